@@ -1,0 +1,77 @@
+"""What a back end is: ``Graph -> Artifact``. Running an artifact is the devices' part."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgeofa.graph.ir import DType, Graph, Quantization
+from edgeofa.paths import write_atomic
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Input or output of an artifact as its runtime sees it."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: DType
+    layout: str  # "NHWC", "NCHW", or "NC" after flattening
+    quantization: Quantization | None = None
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """What a back end wrote. ``peak_bytes`` is the graph's planned activation arena."""
+
+    path: Path
+    backend: str
+    precision: DType
+    sha256: str
+    input: TensorSpec
+    output: TensorSpec
+    weight_bytes: int
+    peak_bytes: int
+    file_bytes: int
+
+
+class Backend(ABC):
+    """One compiler. Same graph, same version: same bytes."""
+
+    #: key used by targets, tables and the command line, such as ``litert``
+    name: str
+    suffix: str
+    precisions: tuple[DType, ...] = ("float32", "int8")
+
+    @abstractmethod
+    def version(self) -> str:
+        """Version of the runtime or compiler that the artifact is for."""
+
+    @abstractmethod
+    def serialize(self, graph: Graph) -> bytes:
+        """The artifact's file content; raises ``UnsupportedOperator`` with the operator's name."""
+
+    @abstractmethod
+    def specs(self, graph: Graph) -> tuple[TensorSpec, TensorSpec]:
+        """Input and output as the runtime will see them."""
+
+    def compile(self, graph: Graph, path: Path) -> Artifact:
+        """Write ``graph`` to ``path`` (atomically) and describe it."""
+        from edgeofa.graph.memory import plan_memory, weight_bytes
+
+        content = self.serialize(graph)
+        write_atomic(path, content)
+        source, sink = self.specs(graph)
+        return Artifact(
+            path=path,
+            backend=self.name,
+            precision=graph.precision,
+            sha256=hashlib.sha256(content).hexdigest(),
+            input=source,
+            output=sink,
+            weight_bytes=weight_bytes(graph),
+            peak_bytes=plan_memory(graph).peak_bytes,
+            file_bytes=len(content),
+        )

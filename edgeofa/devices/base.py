@@ -1,0 +1,109 @@
+"""What a device is: ``run(jobs) -> outcomes``. One file per way to reach a device."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from numpy.typing import NDArray
+
+Evidence = Literal["measured", "modelled", "estimated"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One artifact to run.
+
+    ``cold``: before every timed invoke the weights are pushed out of the caches and the input is
+    brought in, which is how a block meets the cache inside a network. ``input`` (a raw tensor of
+    the artifact's input type; a fixed pseudo-random one when absent) and ``want_output`` serve
+    checks of correctness.
+    """
+
+    path: Path
+    backend: str
+    warmups: int = 1
+    runs: int = 1
+    min_run_ms: float = 0.0
+    cold: bool = False
+    input: NDArray[Any] | None = None
+    want_output: bool = False
+
+
+@dataclass(frozen=True)
+class DeviceState:
+    """What can change a time: read before and after every batch. None where unreadable."""
+
+    clock_hz: float | None = None
+    governor: str | None = None
+    temperature_c: float | None = None
+    throttled: bool | None = None
+    load: float | None = None
+
+
+@dataclass(frozen=True)
+class Latency:
+    """One number with its evidence; ``low_ms`` and ``high_ms`` are its 95% interval."""
+
+    ms: float
+    low_ms: float
+    high_ms: float
+    evidence: Evidence
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What one job gave.
+
+    ``samples_ns`` are wall times on a real device; on an emulated one they are modelled times
+    (never the emulator's wall time) and ``parts_ms`` says what they are made of.
+    """
+
+    job: Job
+    samples_ns: tuple[float, ...]
+    evidence: Evidence
+    #: relative half-width of the model's own 95% error, 0 for a measured time
+    model_error: float = 0.0
+    load_ns: float | None = None
+    output: NDArray[Any] | None = None
+    before: DeviceState = DeviceState()
+    after: DeviceState = DeviceState()
+    parts_ms: dict[str, float] = field(default_factory=dict)
+    #: all operators run in the accelerated path (LiteRT: one delegate)
+    fully_accelerated: bool | None = None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A job that gave no measurement: the runtime refused it, crashed or hung."""
+
+    job: Job
+    reason: str
+
+
+Outcome = Measurement | Failure
+Progress = Callable[[int], None]  # called with the number of jobs finished since the last call
+
+
+class Device(ABC):
+    """One instance that can be reached. Jobs of one call run in order, on ``threads`` threads.
+
+    A job that crashes or hangs costs that job only. Raises ``DeviceError`` when the device itself
+    cannot be used.
+    """
+
+    name: str
+    evidence: Evidence
+
+    @abstractmethod
+    def identity(self) -> dict[str, str]:
+        """What this device is (model, core, emulator and runtime versions with build digests)."""
+
+    @abstractmethod
+    def run(
+        self, jobs: Sequence[Job], *, threads: int = 1, progress: Progress | None = None
+    ) -> list[Outcome]:
+        """Run every job; the outcomes are in the order of the jobs."""

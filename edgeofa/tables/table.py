@@ -1,0 +1,123 @@
+"""The latency and energy table of one target, space, back end and precision.
+
+On disk: ``<target>/<space>-<backend>-<precision>.csv``, one row a block, sorted by key, and beside
+it a ``.toml`` header with everything needed to trust and reproduce it. Reading and writing is in
+``store``; the additivity fit in ``additivity``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+from edgeofa.devices.base import Evidence
+from edgeofa.errors import MissingMaterial
+from edgeofa.graph.ir import DType
+from edgeofa.spaces.space import Block
+
+Status = Literal["ok", "unstable", "throttled", "failed"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One block. Latency is per invoke, one image; energy is gross (idle included)."""
+
+    block: str
+    latency_ms: float
+    latency_low_ms: float
+    latency_high_ms: float
+    energy_mj: float | None
+    energy_low_mj: float | None
+    energy_high_mj: float | None
+    peak_bytes: int
+    weight_bytes: int
+    samples: int
+    rounds: int
+    evidence: Evidence
+    status: Status
+
+
+@dataclass(frozen=True)
+class Additivity:
+    """``whole = a + b * sum of blocks``, fitted on whole random subnets.
+
+    ``q95_ms`` is the 95% quantile of ``measured - predicted`` (never below 0): the solver plans
+    with ``a + b * sum + q95 <= budget``. The error figures are leave-one-out.
+    """
+
+    a_ms: float
+    b: float
+    q95_ms: float
+    subnets: int
+    mape_percent: float
+    spearman: float
+    within_10_percent: float
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a table is about and how it came to be."""
+
+    target: str
+    target_digest: str
+    space: str
+    backend: str
+    precision: DType
+    threads: int
+    evidence: Evidence
+    runtime: str
+    runtime_version: str
+    runtime_digest: str
+    device: Mapping[str, str]
+    protocol_version: int
+    seed: int
+    date: str
+    edgeofa_version: str
+    resolutions: tuple[int, ...]
+    additivity: Additivity | None
+    schema_version: int = 1
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows by block key, and the header."""
+
+    header: Header
+    rows: Mapping[str, Row]
+
+    @property
+    def name(self) -> str:
+        h = self.header
+        threads = "" if h.threads == 1 else f"-{h.threads}threads"
+        return f"{h.space}-{h.backend}-{h.precision}{threads}"
+
+    def __contains__(self, block: Block) -> bool:
+        return block.key in self.rows
+
+    def row(self, block: Block) -> Row:
+        """The usable row of a block; raises ``MissingMaterial`` with the way to get it."""
+        row = self.rows.get(block.key)
+        if row is None or row.status == "failed":
+            h = self.header
+            state = "has no row" if row is None else "failed"
+            raise MissingMaterial(
+                f"block {block.key} {state}",
+                where=f"table {h.target}/{self.name}",
+                hint=f"edgeofa profile --target {h.target} --space {h.space} "
+                f"--backend {h.backend} --precision {h.precision}",
+            )
+        return row
+
+    @cached_property
+    def fit(self) -> Additivity:
+        """The additivity fit; the identity when no whole subnet was measured."""
+        return self.header.additivity or Additivity(0.0, 1.0, 0.0, 0, 0.0, 1.0, 1.0)
+
+    def sum_ms(self, blocks: Iterable[Block]) -> float:
+        return sum(self.row(b).latency_ms for b in blocks)
+
+    def predict_ms(self, blocks: Iterable[Block]) -> float:
+        """Latency of a whole network, additivity fit applied, no safety margin."""
+        return self.fit.a_ms + self.fit.b * self.sum_ms(blocks)

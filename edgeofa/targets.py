@@ -1,0 +1,158 @@
+"""Targets: kinds of devices, one TOML file each, validated whole before use."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import re
+import tomllib
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from edgeofa.errors import FileFormatError, UsageError
+from edgeofa.graph.ir import DType
+from edgeofa.paths import data_dir
+
+_MAX_FILE_BYTES = 1 << 18
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Interval(_Model):
+    """A figure with its 95% interval and where it comes from."""
+
+    value: float = Field(gt=0)
+    low: float = Field(gt=0)
+    high: float = Field(gt=0)
+    source: str = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Interval:
+        if not self.low <= self.value <= self.high:
+            raise ValueError(f"low <= value <= high does not hold: {self}")
+        return self
+
+
+class Cache(_Model):
+    bytes: int = Field(gt=0)
+    ways: int = Field(gt=0)
+    line_bytes: int = Field(gt=0)
+
+
+class Core(_Model):
+    isa: str
+    microarchitecture: str
+    clock_hz: float = Field(gt=0)
+    cores: int = Field(gt=0)
+    l1d: Cache | None = None
+    l2: Cache | None = None
+    source: str
+
+
+class Memory(_Model):
+    ram_bytes: int = Field(gt=0)
+    flash_bytes: int | None = Field(default=None, gt=0)
+    source: str
+
+
+class Power(_Model):
+    """Watts of the whole board."""
+
+    idle_w: Interval
+    #: added by each busy core
+    core_w: Interval
+
+
+class Emulation(_Model):
+    """How the target is emulated when no board is at hand."""
+
+    engine: Literal["qemu-user"]
+    #: QEMU's ``-cpu`` and llvm-mca's ``-mcpu``
+    cpu: str
+    mca_cpu: str
+    #: the main identification register's fields that runtimes choose kernels by
+    cpu_implementer: str
+    cpu_part: str
+    cpu_features: str
+    #: constants of the latency model, see docs/numbers.md
+    model: str
+
+
+class Target(_Model):
+    """A kind of device. ``backends`` are in order of preference."""
+
+    schema_version: Literal[1]
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    description: str
+    device: Literal["local", "qemu-user"]
+    default_space: str
+    backends: tuple[str, ...] = Field(min_length=1)
+    precisions: tuple[DType, ...] = Field(min_length=1)
+    core: Core | None = None
+    memory: Memory | None = None
+    power: Power | None = None
+    emulation: Emulation | None = None
+
+    @model_validator(mode="after")
+    def _emulation(self) -> Target:
+        if self.device == "qemu-user" and (self.emulation is None or self.core is None):
+            raise ValueError("device = 'qemu-user' needs the sections [core] and [emulation]")
+        return self
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over everything that can change a number, the first 16 hex digits."""
+        text = self.model_dump_json(exclude={"description", "default_space"})
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def target_names() -> list[str]:
+    """Names of the shipped targets."""
+    return sorted(p.stem for p in (data_dir() / "targets").glob("*.toml"))
+
+
+def load_target(name: str) -> Target:
+    """A shipped target by name, or a target file by path (anything that ends in ``.toml``)."""
+    path = Path(name) if name.endswith(".toml") else data_dir() / "targets" / f"{name}.toml"
+    if not path.is_file():
+        near = difflib.get_close_matches(name, target_names(), n=1)
+        hint = f"did you mean {near[0]}?" if near else f"one of {', '.join(target_names())}"
+        raise UsageError(f"unknown target {name!r}", hint=f"{hint} A .toml file works too.")
+    if path.stat().st_size > _MAX_FILE_BYTES:
+        raise FileFormatError("a target file is at most 256 KiB", where=path)
+    try:
+        text = path.read_text(encoding="utf-8")
+        return Target.model_validate(tomllib.loads(text))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise FileFormatError(f"not a TOML file: {error}", where=path) from error
+    except ValidationError as error:
+        raise FileFormatError(*_explain(error, text), where=path) from error
+
+
+def _explain(error: ValidationError, text: str) -> tuple[str]:
+    """The first problem with its line and, for an unknown key, the nearest valid one."""
+    first = error.errors()[0]
+    location = [str(p) for p in first["loc"]]
+    key = location[-1] if location else ""
+    lines = [
+        n for n, x in enumerate(text.splitlines(), 1) if re.match(rf"\s*{re.escape(key)}\b", x)
+    ]
+    message = f"{'.'.join(location) or 'target'}: {first['msg']}"
+    if lines:
+        message = f"line {lines[0]}: {message}"
+    if first["type"] == "extra_forbidden":
+        model: type[BaseModel] = Target
+        for part in location[:-1]:
+            annotation = model.model_fields[part].annotation
+            options = getattr(annotation, "__args__", (annotation,))
+            model = next(
+                (x for x in options if isinstance(x, type) and issubclass(x, BaseModel)), model
+            )
+        near = difflib.get_close_matches(key, model.model_fields, n=1, cutoff=0.4)
+        message += f" (valid keys: {', '.join(model.model_fields)}"
+        message += f"; did you mean {near[0]}?)" if near else ")"
+    return (message,)
