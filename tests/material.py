@@ -11,7 +11,7 @@ _DEFAULT = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 def material(name: str) -> Path:
-    """The path of ``name``, or a skip that says what is absent (``EDGEOFA_TEST_DATA`` overrides)."""
+    """The path of ``name``, or a skip that says what is absent."""
     path = Path(os.environ.get("EDGEOFA_TEST_DATA", _DEFAULT)) / name
     if not path.exists():
         pytest.skip(f"test material {name} is absent (EDGEOFA_TEST_DATA can point to it)")
