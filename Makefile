@@ -1,0 +1,47 @@
+# The two commands of the README:
+#   make deploy   set everything up, then pick, compile, place and check a network for a Raspberry Pi 4
+#   make test     set everything up, then lint, type-check and test
+# As root, missing Debian packages are installed; otherwise the one command that does is printed.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEPLOY_OPTIONS ?= --target rpi4 --latency 20ms
+PYTEST_OPTIONS ?= -n 2 --dist worksteal
+
+.PHONY: deploy test lint setup clean
+
+deploy: setup
+	$(BIN)/edgeofa deploy $(DEPLOY_OPTIONS)
+
+test: $(VENV)/.test setup lint
+	$(BIN)/pytest $(PYTEST_OPTIONS)
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+setup: $(VENV)/.default
+	$(BIN)/edgeofa setup --target rpi4 --install
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "edgeofa needs Python 3.11 or newer: make PYTHON=python3.11 ..."; exit 4; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { \
+	  if [ "$$(id -u)" = 0 ]; then apt-get update -q && apt-get install -y -q --no-install-recommends python3-venv; \
+	  else echo "Python cannot make virtual environments yet; run: sudo apt-get install python3-venv"; exit 4; fi; }
+	$(PYTHON) -m venv $(VENV)
+	# dependency groups came with pip 25.1
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'pip>=25.1'
+
+$(VENV)/.default: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(VENV)/.test: pyproject.toml $(VENV)/.default
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group test --group lint
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist

@@ -1,0 +1,58 @@
+"""The command line: one file per verb, registered here; errors become one message and exit code.
+
+Nothing heavy is imported before a verb runs: ``edgeofa --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from edgeofa import __version__
+from edgeofa.errors import EdgeofaError
+
+app = typer.Typer(
+    name="edgeofa",
+    help="Turn one trained elastic network into the best network for a device, and prove it there.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"edgeofa {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Options before the verb."""
+
+
+def _register() -> None:
+    from edgeofa.cli.deploy import deploy
+
+    app.command()(deploy)
+
+
+def main() -> None:
+    """Entry point; exit codes are those of :mod:`edgeofa.errors`."""
+    _register()
+    try:
+        app()
+    except EdgeofaError as error:
+        print(f"edgeofa: {error}", file=sys.stderr)  # noqa: T201
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("edgeofa: interrupted; run the same command again to go on", file=sys.stderr)  # noqa: T201
+        sys.exit(130)
