@@ -135,7 +135,9 @@ def load_target(name: str) -> Target:
 
 def _explain(error: ValidationError, text: str) -> tuple[str]:
     """The first problem with its line and, for an unknown key, the nearest valid one."""
-    first = error.errors()[0]
+    # a misspelt key also makes the right one missing: the misspelling is the cause
+    problems = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
+    first = problems[0]
     location = [str(p) for p in first["loc"]]
     key = location[-1] if location else ""
     lines = [

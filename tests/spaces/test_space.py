@@ -1,0 +1,116 @@
+"""Spaces are data: counting, sampling, text form, blocks, and what is refused."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgeofa.errors import FileFormatError, UsageError
+from edgeofa.spaces import Layer, Space, Subnet, load_space, space_names
+from edgeofa.spaces.space import make_divisible
+
+NAMES = ["cifar_lite", "cifar_micro", "ofa_mbv3"]
+
+
+def test_the_three_spaces_ship() -> None:
+    assert space_names() == NAMES
+
+
+def test_official_space_has_the_published_size() -> None:
+    space = load_space("ofa_mbv3")
+    # ((3*3)^2 + (3*3)^3 + (3*3)^4)^5 architectures, 25 resolutions (once-for-all, section 3)
+    assert space.count() == 25 * (9**2 + 9**3 + 9**4) ** 5
+    assert len(space.resolutions) == 25
+
+
+def test_count_equals_enumeration_on_a_small_space() -> None:
+    data = load_space("cifar_micro").model_dump()
+    data["resolutions"] = [20]
+    data["stages"] = [
+        {**data["stages"][0], "depths": [1, 2], "kernels": [3], "first_expands": [2]},
+        {**data["stages"][1], "depths": [1], "kernels": [3, 5], "expands": [2, 4]},
+    ]
+    space = Space.model_validate(data)
+    rng = random.Random(0)
+    assert len({space.sample(rng) for _ in range(2000)}) == space.count() == (1 + 3) * 4
+
+
+@pytest.mark.parametrize("name", NAMES)
+@given(seed=st.integers(0, 2**32))
+@settings(max_examples=30)
+def test_samples_are_valid_and_survive_their_text_form(name: str, seed: int) -> None:
+    space = load_space(name)
+    subnet = space.sample(random.Random(seed))
+    assert space.parse(str(subnet)) == space.validate_subnet(subnet) == subnet
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_blocks_chain_and_are_covered_by_all_blocks(name: str) -> None:
+    space = load_space(name)
+    rng = random.Random(3)
+    for _ in range(20):
+        subnet = space.sample(rng, resolution=space.resolutions[0])
+        blocks = space.blocks(subnet)
+        assert blocks[0].kind == "stem"
+        assert blocks[-1].kind == "head"
+        for before, after in itertools.pairwise(blocks):
+            assert (before.size_out, before.cout) == (after.size, after.cin)
+        assert set(blocks) <= set(space.all_blocks((subnet.resolution,)))
+
+
+def test_block_keys_are_unique() -> None:
+    for name in NAMES:
+        blocks = load_space(name).all_blocks()
+        assert len({b.key for b in blocks}) == len(blocks)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("cifar_lite@128", "not a subnet"),
+        ("cifar_lite@128/3x1/3x3/3x3/3x3/3x3/3x3/3x3", "depth 1 in stage 5"),
+        ("cifar_lite@100/3x1/3x3/3x3/3x3/3x3/3x3,3x3/3x3", "resolution 100"),
+        ("cifar_lite@128/3x1/5x3/3x3/3x3/3x3/3x3,3x3/3x3", "kernel 5 in stage 1"),
+        ("cifar_lite@128/3x1/3x5/3x3/3x3/3x3/3x3,3x3/3x3", "expansion 5 in stage 1"),
+        ("cifar_micro@32/3x2/3x2/3x2/3x2", "belongs to space 'cifar_micro'"),
+        ("cifar_lite@128/3x1x1/", "not a subnet"),
+        ("cifar_lite@" + "9" * 9000, "not a subnet"),
+    ],
+)
+def test_what_is_outside_the_space_is_named(text: str, says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        load_space("cifar_lite").parse(text)
+
+
+def test_subnet_of_two_layers_reads_as_expected() -> None:
+    assert str(Subnet("s", 32, ((Layer(3, 1),), (Layer(5, 6), Layer(3, 4))))) == "s@32/3x1/5x6,3x4"
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [(16 * 3, 48), (17, 16), (20, 24), (1, 8), (11, 16)]
+)
+def test_make_divisible(value: float, expected: int) -> None:
+    assert make_divisible(value) == expected
+
+
+def test_user_space_file(tmp_path: Path) -> None:
+    import importlib.resources
+
+    text = (importlib.resources.files("edgeofa.spaces") / "cifar_micro.toml").read_text()
+    path = tmp_path / "mine.toml"
+    path.write_text(text.replace('name = "cifar_micro"', 'name = "mine"'))
+    assert load_space(str(path)).name == "mine"
+    broken = tmp_path / "broken.toml"
+    broken.write_text(text.replace("kernels = [3, 5]", "kernels = [5, 4]"))
+    with pytest.raises(FileFormatError, match=r"broken\.toml"):
+        load_space(str(broken))
+
+
+def test_unknown_space_lists_the_known_ones() -> None:
+    with pytest.raises(UsageError, match="cifar_lite, cifar_micro, ofa_mbv3"):
+        load_space("cifar_big")
