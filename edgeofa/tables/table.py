@@ -43,8 +43,10 @@ class Row:
 class Additivity:
     """``whole = a + b * sum of blocks``, fitted on whole random subnets.
 
-    ``q95_ms`` is the 95% quantile of ``measured - predicted`` (never below 0): the solver plans
-    with ``a + b * sum + q95 <= budget``. The error figures are leave-one-out.
+    ``q95_ms`` is the 95% quantile of ``measured - predicted`` (never below 0) and ``q95_percent``
+    the same relative to the prediction. The solver plans with the relative one (``plan_ms``,
+    ``sum_budget_ms``): residuals grow with the network, and a table spans networks of very
+    different size. All error figures are leave-one-out.
     """
 
     a_ms: float
@@ -54,6 +56,15 @@ class Additivity:
     mape_percent: float
     spearman: float
     within_10_percent: float
+    q95_percent: float = 0.0
+
+    def plan_ms(self, sum_ms: float) -> float:
+        """Latency to plan with: 95% of whole networks with this sum of blocks are faster."""
+        return (self.a_ms + self.b * sum_ms) * (1 + self.q95_percent / 100)
+
+    def sum_budget_ms(self, budget_ms: float) -> float:
+        """The largest sum of blocks whose ``plan_ms`` is within ``budget_ms``; may be negative."""
+        return (budget_ms / (1 + self.q95_percent / 100) - self.a_ms) / self.b
 
 
 @dataclass(frozen=True)
