@@ -115,12 +115,17 @@ def target_names() -> list[str]:
     return sorted(p.stem for p in (data_dir() / "targets").glob("*.toml"))
 
 
+def target_path(name: str) -> Path:
+    """Where the file of a target is: ``name`` is a key, or a path that ends in ``.toml``."""
+    return Path(name) if name.endswith(".toml") else data_dir() / "targets" / f"{name}.toml"
+
+
 def load_target(name: str) -> Target:
     """A shipped target by name, or a target file by path (anything that ends in ``.toml``)."""
-    path = Path(name) if name.endswith(".toml") else data_dir() / "targets" / f"{name}.toml"
+    path = target_path(name)
     if not path.is_file():
         near = difflib.get_close_matches(name, target_names(), n=1)
-        hint = f"did you mean {near[0]}?" if near else f"one of {', '.join(target_names())}"
+        hint = f"did you mean {near[0]}?" if near else f"one of {', '.join(target_names())}."
         raise UsageError(f"unknown target {name!r}", hint=f"{hint} A .toml file works too.")
     if path.stat().st_size > _MAX_FILE_BYTES:
         raise FileFormatError("a target file is at most 256 KiB", where=path)

@@ -6,7 +6,7 @@ Nothing heavy is imported before a verb runs: ``edgeofa --help`` answers at once
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -40,16 +40,23 @@ def _main(
 
 
 def _register() -> None:
-    from edgeofa.cli.deploy import deploy
+    from edgeofa.cli import deploy, target
 
-    app.command()(deploy)
+    app.command()(deploy.deploy)
+    app.add_typer(target.app, name="target")
+
+
+def command() -> Any:
+    """The whole command tree, as the documentation tests walk it."""
+    if not app.registered_commands:
+        _register()
+    return typer.main.get_command(app)
 
 
 def main() -> None:
     """Entry point; exit codes are those of :mod:`edgeofa.errors`."""
-    _register()
     try:
-        app()
+        command()()
     except EdgeofaError as error:
         print(f"edgeofa: {error}", file=sys.stderr)  # noqa: T201
         sys.exit(error.exit_code)

@@ -1,0 +1,45 @@
+"""``edgeofa target``: what targets there are and what is known of them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, help="List targets, show one, check a target file.")
+
+Name = Annotated[str, typer.Argument(help="Target key or .toml file.", metavar="TARGET")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command("list")
+def list_(json: Json = False) -> None:
+    """The targets that ship with edgeofa."""
+    from edgeofa.jsonio import dumps
+    from edgeofa.targets import load_target, target_names
+
+    targets = [load_target(name) for name in target_names()]
+    if json:
+        typer.echo(dumps(targets))
+    else:
+        for t in targets:
+            typer.echo(f"{t.name:<12} {t.description}")
+
+
+@app.command()
+def show(target: Name, json: Json = False) -> None:
+    """Everything that is known of one target."""
+    from edgeofa.jsonio import dumps
+    from edgeofa.targets import load_target, target_path
+
+    found = load_target(target)
+    typer.echo(dumps(found) if json else target_path(target).read_text(encoding="utf-8").rstrip())
+
+
+@app.command()
+def validate(target: Name) -> None:
+    """Check a target file; the first mistake is named with its line."""
+    from edgeofa.targets import load_target
+
+    found = load_target(target)
+    typer.echo(f"{target} is a valid target ({found.name}, digest {found.digest})")
