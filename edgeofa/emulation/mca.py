@@ -1,0 +1,189 @@
+"""Cycles of a basic block on one core, priced by llvm-mca and remembered on disk.
+
+A block's price is its steady-state cycles per execution when it repeats: what the pipeline model
+of LLVM says about dependences, ports and dispatch, with every access a hit in L1.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sqlite3
+import subprocess
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from edgeofa.errors import DeviceError, SetupError
+
+#: raise when the way of pricing changes: answers of other versions are not used
+_PRICING = 1
+_ITERATIONS = 100
+_TIMEOUT_S = 300
+#: what runtimes may contain beyond the core's own instructions (kernels chosen at run time)
+_FEATURES = "+v8.2a,+fullfp16,+dotprod"
+_LLVM_VERSIONS = ("19", "20", "21", "22", "18", "17")
+
+
+@dataclass(frozen=True)
+class Llvm:
+    """The two tools and their version."""
+
+    mc: Path
+    mca: Path
+    version: str
+
+
+@cache
+def find_llvm() -> Llvm | None:
+    """llvm-mc and llvm-mca of one version, 19 preferred; None when absent."""
+    for suffix in (*(f"-{version}" for version in _LLVM_VERSIONS), ""):
+        mc, mca = shutil.which(f"llvm-mc{suffix}"), shutil.which(f"llvm-mca{suffix}")
+        if mc is None or mca is None:
+            continue
+        text = subprocess.run([mca, "--version"], capture_output=True, text=True, timeout=60).stdout
+        if match := re.search(r"LLVM version ([0-9][0-9.]{0,20})", text):
+            return Llvm(Path(mc), Path(mca), match[1])
+    return None
+
+
+def require_llvm() -> Llvm:
+    """:func:`find_llvm`, or a ``SetupError`` that names the package."""
+    llvm = find_llvm()
+    if llvm is None:
+        raise SetupError("llvm-mca is missing", hint="apt-get install llvm-19")
+    return llvm
+
+
+class BlockPrices:
+    """Prices for one core (``mca_cpu`` is llvm-mca's ``-mcpu``), kept in an SQLite file.
+
+    Several processes may use one file. A file that SQLite cannot read is put aside: it holds
+    nothing that cannot be computed again.
+    """
+
+    def __init__(self, mca_cpu: str, path: Path, llvm: Llvm | None = None):
+        self._llvm = llvm or require_llvm()
+        self._cpu = mca_cpu
+        self._path = path
+        self._key = f"{_PRICING} {mca_cpu} llvm {self._llvm.version}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def identity(self) -> str:
+        """Core, tool and version that the prices depend on."""
+        return self._key
+
+    def cycles(self, codes: Iterable[str]) -> dict[str, float]:
+        """Cycles per execution of each block; a block that llvm-mca cannot price is left out.
+
+        ``codes`` are blocks as 8 hexadecimal digits per instruction. Raises ``DeviceError`` when
+        llvm-mca itself fails.
+        """
+        wanted = sorted(set(codes))
+        known = self._load(wanted)
+        missing = [code for code in wanted if code not in known]
+        if missing:
+            fresh = self._price(missing)
+            self._store(missing, fresh)
+            known |= fresh
+        return {code: value for code, value in known.items() if value > 0}
+
+    # ---- the file ----
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self._path, timeout=60)
+        connection.execute(
+            "CREATE TABLE IF NOT EXISTS price "
+            "(key TEXT, code TEXT, cycles REAL, PRIMARY KEY (key, code)) WITHOUT ROWID"
+        )
+        return connection
+
+    def _load(self, codes: Sequence[str]) -> dict[str, float]:
+        found: dict[str, float] = {}
+        try:
+            with closing(self._connect()) as connection:
+                for code in codes:
+                    row = connection.execute(
+                        "SELECT cycles FROM price WHERE key = ? AND code = ?", (self._key, code)
+                    ).fetchone()
+                    if row is not None and _plausible(code, row[0]):
+                        found[code] = float(row[0])
+        except sqlite3.OperationalError as error:
+            raise DeviceError(f"the cache of block prices: {error}", where=self._path) from error
+        except sqlite3.DatabaseError:
+            self._path.replace(self._path.with_suffix(".corrupt"))
+        return found
+
+    def _store(self, codes: Sequence[str], prices: dict[str, float]) -> None:
+        """Zero stands for a block that has no price, so that it is not asked for again."""
+        rows = [(self._key, code, prices.get(code, 0.0)) for code in codes]
+        try:
+            with closing(self._connect()) as connection, connection:
+                connection.executemany("INSERT OR REPLACE INTO price VALUES (?, ?, ?)", rows)
+        except sqlite3.DatabaseError as error:
+            raise DeviceError(f"the cache of block prices: {error}", where=self._path) from error
+
+    # ---- LLVM ----
+
+    def _price(self, codes: Sequence[str]) -> dict[str, float]:
+        assembly = self._disassemble(codes)
+        source: list[str] = []
+        for number, code in enumerate(codes):
+            source.append(f"# LLVM-MCA-BEGIN r{number}")
+            source += [assembly[word] for word in _words(code) if word in assembly]
+            source.append(f"# LLVM-MCA-END r{number}")
+        command = [str(self._llvm.mca), "-mtriple=aarch64", f"-mcpu={self._cpu}"]
+        command += [f"-mattr={_FEATURES}", f"-iterations={_ITERATIONS}"]
+        # without this a single atomic instruction makes the whole batch fail
+        major = int(self._llvm.version.split(".")[0])
+        command.append(f"-skip-unsupported-instructions={'any' if major < 20 else 'lack-sched'}")
+        command += ["-all-views=0", "-summary-view"]
+        output, errors = _run(command, "\n".join(source) + "\n")
+        prices: dict[str, float] = {}
+        current: str | None = None
+        for line in output.splitlines():
+            if match := re.search(r"Code Region - r([0-9]+)$", line):
+                current = codes[int(match[1])]
+            elif current is not None and (match := re.match(r"Total Cycles:\s+([0-9]+)$", line)):
+                prices[current] = int(match[1]) / _ITERATIONS
+        if not prices:
+            raise DeviceError(f"llvm-mca priced no block: {errors[:300]}", where=self._cpu)
+        return prices
+
+    def _disassemble(self, codes: Sequence[str]) -> dict[str, str]:
+        """Assembly of every distinct instruction that LLVM knows."""
+        words = sorted({word for code in codes for word in _words(code)})
+        lines = [" ".join(f"0x{word[i : i + 2]}" for i in (6, 4, 2, 0)) for word in words]
+        command = [str(self._llvm.mc), "-disassemble", "-triple=aarch64", f"-mattr={_FEATURES}"]
+        output, errors = _run(command, "\n".join(lines) + "\n")
+        unknown = {int(n) for n in re.findall(r"<stdin>:([0-9]+):[0-9]+: warning", errors)}
+        known = [word for number, word in enumerate(words, 1) if number not in unknown]
+        text = [x.strip() for x in output.splitlines() if re.match(r"\s+[a-z]", x)]
+        if len(text) != len(known):
+            raise DeviceError(
+                f"llvm-mc gave {len(text)} lines for {len(known)} instructions", where=self._cpu
+            )
+        return dict(zip(known, text, strict=True))
+
+
+def _plausible(code: str, cycles: object) -> bool:
+    """No core of ours retires more than 8 or fewer than 1/200 instructions per cycle."""
+    words = len(code) / 8
+    return isinstance(cycles, float) and (cycles == 0 or words / 8 <= cycles <= words * 200)
+
+
+def _words(code: str) -> list[str]:
+    return [code[i : i + 8] for i in range(0, len(code), 8)]
+
+
+def _run(command: list[str], text: str) -> tuple[str, str]:
+    try:
+        done = subprocess.run(
+            command, input=text, capture_output=True, text=True, timeout=_TIMEOUT_S
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise DeviceError(f"{Path(command[0]).name} did not answer: {error}") from error
+    return done.stdout, done.stderr
