@@ -1,0 +1,84 @@
+#define _GNU_SOURCE
+#include "state.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static char text[256];
+
+/* The first line of a small file in `text`; 0 when it cannot be read. */
+static int slurp(const char *path) {
+  int descriptor = open(path, O_RDONLY | O_CLOEXEC);
+  if (descriptor < 0) return 0;
+  ssize_t got = read(descriptor, text, sizeof text - 1);
+  close(descriptor);
+  if (got <= 0) return 0;
+  text[got] = 0;
+  text[strcspn(text, "\n")] = 0;
+  return 1;
+}
+
+static int slurp_cpu(const char *format, int cpu) {
+  char path[128];
+  snprintf(path, sizeof path, format, cpu);
+  return slurp(path);
+}
+
+void state_read(struct device_state *state, int cpu) {
+  state->clock_hz = state->temperature_c = state->load = -1;
+  state->throttled = -1;
+  state->governor[0] = 0;
+  if (slurp_cpu("/sys/devices/system/cpu/cpu%d/cpufreq/scaling_cur_freq", cpu))
+    state->clock_hz = strtod(text, NULL) * 1e3;
+  if (slurp_cpu("/sys/devices/system/cpu/cpu%d/cpufreq/scaling_governor", cpu))
+    snprintf(state->governor, sizeof state->governor, "%.31s", text);
+  if (slurp("/sys/class/thermal/thermal_zone0/temp")) state->temperature_c = strtod(text, NULL) / 1e3;
+  /* Raspberry Pi: bits 0 to 3 say under-voltage, capped clock, throttled, soft limit, now */
+  if (slurp("/sys/devices/platform/soc/soc:firmware/get_throttled"))
+    state->throttled = (strtoul(text, NULL, 16) & 0xf) != 0;
+  if (slurp("/proc/loadavg")) state->load = strtod(text, NULL);
+}
+
+static void number_or_null(struct report *report, const char *key, double value, int known) {
+  if (known)
+    report_add(report, "\"%s\":%.17g,", key, value);
+  else
+    report_add(report, "\"%s\":null,", key);
+}
+
+void state_report(struct report *report, const struct device_state *state) {
+  report_add(report, "{");
+  number_or_null(report, "clock_hz", state->clock_hz, state->clock_hz > 0);
+  number_or_null(report, "temperature_c", state->temperature_c, state->temperature_c > 0);
+  number_or_null(report, "load", state->load, state->load >= 0);
+  if (state->throttled < 0)
+    report_add(report, "\"throttled\":null,");
+  else
+    report_add(report, "\"throttled\":%s,", state->throttled ? "true" : "false");
+  report_add(report, "\"governor\":");
+  if (state->governor[0])
+    report_string(report, state->governor, strlen(state->governor));
+  else
+    report_add(report, "null");
+  report_add(report, "}");
+}
+
+size_t private_cache_bytes(int cpu) {
+  size_t largest = 0;
+  for (int index = 0; index < 8; index++) {
+    char path[128];
+    snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d/cache/index%d/level", cpu, index);
+    if (!slurp(path) || strtol(text, NULL, 10) > 2) continue;
+    snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d/cache/index%d/size", cpu, index);
+    if (!slurp(path)) continue;
+    char *unit;
+    size_t bytes = strtoul(text, &unit, 10);
+    if (*unit == 'K') bytes <<= 10;
+    if (*unit == 'M') bytes <<= 20;
+    if (bytes > largest) largest = bytes;
+  }
+  return largest ? largest : (size_t)1 << 20;
+}
