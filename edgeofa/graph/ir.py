@@ -16,6 +16,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeofa.errors import UsageError
+
 Array = NDArray[Any]
 DType = Literal["float32", "int8"]
 Activation = Literal["none", "relu", "relu6"]
@@ -88,6 +90,13 @@ class Op:
     weight: Array | None = None
     bias: Array | None = None
     weight_scale: Array | None = None
+
+    @property
+    def linear(self) -> tuple[Array, Array]:
+        """Weight and bias of an operator that has them; ``UsageError`` of one that has not."""
+        if self.weight is None or self.bias is None:
+            raise UsageError(f"{self.kind} has no weight and bias", where=self.name)
+        return self.weight, self.bias
 
 
 @dataclass(frozen=True, eq=False)
