@@ -7,11 +7,10 @@
  *   x23 FLUSH  drop every cache line that was never written (weights, code): a cold start
  *   x24 TOUCH  drive the caches without counting (warm-up)
  *   x25 RESET  empty both caches
- *   x26 JOB    the next file begins; a runner executes it before it forks a child for a job, so
- *              that the state of the plugin, copied by the fork, knows the child's number
  *
  * Arguments: out=PREFIX, and for each cache l1sets= l1ways= l2sets= l2ways= line=BYTES (powers of
- * two but for the ways). Nothing is written before a region ends, to the file PREFIX.<job>:
+ * two but for the ways). A program that forks takes the plugin's state with it, so each process
+ * writes a file of its own, PREFIX.<process id>, opened at its first region:
  *   edgeofa-trace 1
  *   B <block> <hexadecimal code, one 8-digit word per instruction>       once, at first use
  *   C <block> <executions> <L1 misses: stream, other> <L2 misses: stream, other>
@@ -20,12 +19,14 @@
  *
  * Both caches are LRU, write-back and write-allocate; a miss that continues one of the last 32
  * sequences of lines is a stream miss, which a hardware prefetcher would have hidden in part. */
+#define _POSIX_C_SOURCE 200809L
 #include "qemu_plugin_api.h"
 
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 QEMU_PLUGIN_EXPORT int qemu_plugin_version = QEMU_PLUGIN_VERSION;
 QEMU_PLUGIN_EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_t *info, int argc,
@@ -59,7 +60,7 @@ typedef enum { IDLE, TOUCHING, COUNTING } State;
 static Cache l1, l2;
 static unsigned line_shift;
 static Block *blocks, uncounted;
-static uint32_t n_blocks, n_ids, n_regions, n_jobs, n_vcpus;
+static uint32_t n_blocks, n_ids, n_regions, n_vcpus;
 static State state = IDLE;
 static uint64_t tick, written_back;
 static char prefix[3072];
@@ -144,8 +145,8 @@ static void mark_on(unsigned vcpu, void *unused) {
   (void)vcpu, (void)unused;
   if (++n_regions > MAX_REGIONS) fail("too many regions");
   if (out == NULL) {
-    char path[sizeof prefix + 16];
-    snprintf(path, sizeof path, "%s.%" PRIu32, prefix, n_jobs);
+    char path[sizeof prefix + 24];
+    snprintf(path, sizeof path, "%s.%ld", prefix, (long)getpid());
     out = fopen(path, "wx");
     if (out == NULL) fail("cannot create the trace file");
     fputs("edgeofa-trace 1\n", out);
@@ -199,11 +200,6 @@ static void mark_reset(unsigned vcpu, void *unused) {
   tick = 0;
 }
 
-static void mark_job(unsigned vcpu, void *unused) {
-  (void)vcpu, (void)unused;
-  n_jobs++;
-}
-
 static qemu_plugin_vcpu_udata_cb_t marker(uint32_t word) {
   switch (word) {
     case MARKER(21): return mark_on;
@@ -211,7 +207,6 @@ static qemu_plugin_vcpu_udata_cb_t marker(uint32_t word) {
     case MARKER(23): return mark_flush;
     case MARKER(24): return mark_touch;
     case MARKER(25): return mark_reset;
-    case MARKER(26): return mark_job;
     default: return NULL;
   }
 }
