@@ -15,9 +15,10 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from edgeofa.backends.base import Backend, TensorSpec
-from edgeofa.backends.padding import padding_of, window
+from edgeofa.backends.padding import padding_of
 from edgeofa.errors import UnsupportedOperator
 from edgeofa.graph.ir import Array, Graph, Op, OpKind, Pads, Quantization, Tensor
+from edgeofa.graph.ops import window_size
 
 _FILE_IDENTIFIER = b"TFL3"
 _SCHEMA_VERSION = 3
@@ -214,7 +215,7 @@ class _Writer:
         """Set stride and padding; returns the input, which is a padded one where pads demand it."""
         options.strideH = options.strideW = op.stride
         if op.weight is None:
-            options.filterHeight = options.filterWidth = window(op)
+            options.filterHeight = options.filterWidth = window_size(op)
         else:
             options.dilationHFactor = options.dilationWFactor = 1
         padding = padding_of(self.graph, op)

@@ -4,25 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from edgeofa.graph.ir import Graph, Op, Pads
+from edgeofa.graph.ir import Graph, Op
+from edgeofa.graph.ops import same_pads, window_size
 
 Padding = Literal["valid", "same", "explicit"]
-
-
-def window(op: Op) -> int:
-    """Edge of the square window that a convolution or a pool slides over its input."""
-    return op.kernel if op.weight is None else int(op.weight.shape[1])
-
-
-def same_pads(height: int, width: int, kernel: int, stride: int) -> Pads:
-    """TensorFlow's ``SAME``: an odd pixel goes to the bottom and to the right."""
-    total = [max((-(-size // stride) - 1) * stride + kernel - size, 0) for size in (height, width)]
-    return (
-        total[0] // 2,
-        total[0] - total[0] // 2,
-        total[1] // 2,
-        total[1] - total[1] // 2,
-    )
 
 
 def padding_of(graph: Graph, op: Op) -> Padding:
@@ -30,6 +15,6 @@ def padding_of(graph: Graph, op: Op) -> Padding:
     if not any(op.pads):
         return "valid"
     _, height, width, _ = graph.shape(op.inputs[0])
-    if op.pads == same_pads(height, width, window(op), op.stride):
+    if op.pads == same_pads((height, width), window_size(op), op.stride):
         return "same"
     return "explicit"

@@ -20,7 +20,9 @@ class Job:
     ``cold``: before every timed invoke the weights are pushed out of the caches and the input is
     brought in, which is how a block meets the cache inside a network. ``input`` (a raw tensor of
     the artifact's input type; a fixed pseudo-random one when absent) and ``want_output`` serve
-    checks of correctness.
+    checks of correctness. On a real device warming up goes on, after ``warmups`` invokes, until
+    ``warmup_ms`` have passed and two batches agree, and sampling, after ``runs`` samples, until
+    ``min_run_ms`` have passed; an emulated one does exactly ``warmups`` and ``runs`` invokes.
     """
 
     path: Path
@@ -31,6 +33,7 @@ class Job:
     cold: bool = False
     input: NDArray[Any] | None = None
     want_output: bool = False
+    warmup_ms: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,156 @@
+"""The machine that edgeofa runs on."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import platform
+import tempfile
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from importlib import metadata
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, cast
+
+from edgeofa.devices.base import Device, Evidence, Job, Outcome, Progress
+from edgeofa.devices.native import Arch, runner_path
+from edgeofa.devices.runner import RunnerCommand, measurements, run_jobs
+from edgeofa.errors import SetupError, UsageError
+
+if TYPE_CHECKING:
+    from edgeofa.targets import Target
+
+Kernels = Literal["delegate", "builtin"]
+_ARCHITECTURES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}
+#: the C interface that the runner declares for itself is checked with this major version
+_LITERT_MAJOR = "2"
+
+
+class LocalDevice(Device):
+    """Runs artifacts on this machine with the runtimes that are installed beside edgeofa.
+
+    Args:
+        target: the target that this machine stands for.
+        kernels: LiteRT's kernels, ``delegate`` (XNNPACK) or ``builtin`` (TFLite's own).
+    """
+
+    name = "host"
+    evidence: Evidence = "measured"
+
+    def __init__(self, target: Target | None = None, *, kernels: Kernels = "delegate"):
+        self.target = target
+        self.kernels = kernels
+
+    def identity(self) -> dict[str, str]:
+        return dict(self._identity)
+
+    @cached_property
+    def _identity(self) -> dict[str, str]:
+        facts = {
+            "model": _cpu_model(),
+            "machine": platform.machine(),
+            "processors": str(os.cpu_count()),
+            "kernel": platform.release(),
+            "kernels": self.kernels,
+            "runner": f"sha256:{_sha256(self._runner())}",
+        }
+        for backend, (package, _) in _LIBRARIES.items():
+            try:
+                library = library_path(backend)
+            except SetupError:
+                continue
+            facts[backend] = f"{metadata.version(package)} sha256:{_sha256(library)}"
+        return facts
+
+    def run(
+        self, jobs: Sequence[Job], *, threads: int = 1, progress: Progress | None = None
+    ) -> list[Outcome]:
+        outcomes: list[Outcome] = []
+        for backend, group in groupby(jobs, key=lambda job: job.backend):
+            part = list(group)
+            with tempfile.TemporaryDirectory(prefix="edgeofa-") as folder:
+                results = run_jobs(
+                    self._command(backend, threads), part, Path(folder), progress=progress
+                )
+            outcomes += measurements(part, results, self.evidence)
+        return outcomes
+
+    def _runner(self) -> Path:
+        machine = platform.machine().lower()
+        if machine not in _ARCHITECTURES:
+            raise SetupError(
+                f"the runner knows x86-64 and aarch64 Linux, not {machine}", where=self.name
+            )
+        return runner_path(cast(Arch, _ARCHITECTURES[machine]))
+
+    def _command(self, backend: str, threads: int) -> RunnerCommand:
+        argv = [str(self._runner()), "--library", str(library_path(backend))]
+        argv += ["--threads", str(threads), "--kernels", self.kernels]
+        if threads == 1:
+            # one fixed processor; the highest number is the least used one on most systems
+            argv += ["--cpu", str(max(os.sched_getaffinity(0)))]
+        return RunnerCommand(tuple(argv))
+
+
+def library_path(backend: str) -> Path:
+    """The shared library of an installed runtime; ``SetupError`` when it is not there."""
+    if backend not in _LIBRARIES:
+        raise UsageError(
+            f"no local runtime for {backend!r}", hint=f"one of {', '.join(_LIBRARIES)}"
+        )
+    return _LIBRARIES[backend][1]()
+
+
+def _litert_library() -> Path:
+    for module in ("ai_edge_litert", "tflite_runtime"):
+        library = _package_folder(module) / "libLiteRt.so"
+        if library.is_file():
+            version = metadata.version(module.replace("_", "-"))
+            if version.split(".")[0] != _LITERT_MAJOR:
+                raise SetupError(
+                    f"LiteRT {version}: the runner knows {_LITERT_MAJOR}.x",
+                    where=library,
+                    hint="pip install ai-edge-litert==2.3.0",
+                )
+            return library
+    raise SetupError(
+        "libLiteRt.so is missing", where="host", hint="pip install ai-edge-litert==2.3.0"
+    )
+
+
+def _onnxruntime_library() -> Path:
+    folder = _package_folder("onnxruntime") / "capi"
+    libraries = sorted(folder.glob("libonnxruntime.so*"))
+    if not libraries:
+        raise SetupError(
+            "libonnxruntime.so is missing", where="host", hint="pip install onnxruntime"
+        )
+    return libraries[0]
+
+
+#: back end -> its distribution and how its library is found
+_LIBRARIES: dict[str, tuple[str, Callable[[], Path]]] = {
+    "litert": ("ai-edge-litert", _litert_library),
+    "onnxruntime": ("onnxruntime", _onnxruntime_library),
+}
+
+
+def _package_folder(module: str) -> Path:
+    """Where a package lies, without importing it; an empty path when it is not installed."""
+    spec = importlib.util.find_spec(module)
+    return Path(spec.origin).parent if spec is not None and spec.origin else Path()
+
+
+def _cpu_model() -> str:
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() in ("model name", "Model"):
+            return value.strip()
+    return platform.processor() or platform.machine()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,309 @@
+"""Talks to the native runner: writes its job list, reads its events, survives its death.
+
+Every device on which the runner runs (this machine, an emulator, a board) uses ``run_jobs`` and
+differs only in the command line. The runner isolates jobs from each other (see
+``targets/runtime/linux/runner.c``); should the runner itself die, the job that it was at is the
+guilty one, and a new runner goes on with the next.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import select
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from edgeofa.devices.base import (
+    DeviceState,
+    Evidence,
+    Failure,
+    Job,
+    Measurement,
+    Outcome,
+    Progress,
+)
+from edgeofa.devices.protocol import (
+    MAX_EVENT_BYTES,
+    PROTOCOL,
+    End,
+    Event,
+    Fatal,
+    Lost,
+    RunnerResult,
+    Start,
+    Started,
+    State,
+    TensorInfo,
+    parse_event,
+)
+from edgeofa.errors import DeviceError, UsageError
+from edgeofa.graph.ir import Array
+
+#: what the runner may need on top of a job's own time: start, loading the library, killing
+_GRACE_S = 60.0
+_MAX_PATH_BYTES = 4096
+_DTYPES: dict[str, np.dtype[Any]] = {
+    "float32": np.dtype("<f4"),
+    "int8": np.dtype("i1"),
+    "uint8": np.dtype("u1"),
+}
+_COMPLAINT = re.compile(r"(?i)^(?!info|warning).*(error|fatal|abort|check failed)")
+
+
+@dataclass(frozen=True)
+class RunnerCommand:
+    """How the runner is started: command line without the job list, folder and environment."""
+
+    argv: tuple[str, ...]
+    cwd: Path | None = None
+    env: dict[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """A job that ran: the runner's record, its process, and its output when it was asked for."""
+
+    record: RunnerResult
+    pid: int
+    output: Array | None
+
+
+JobOutcome = JobResult | Failure
+
+
+def run_jobs(
+    command: RunnerCommand,
+    jobs: Sequence[Job],
+    folder: Path,
+    *,
+    job_timeout_s: float = 120.0,
+    progress: Progress | None = None,
+) -> list[JobOutcome]:
+    """Run ``jobs`` in order, in as few starts of the runner as their crashes allow.
+
+    Args:
+        folder: an existing, private folder for the job list, inputs, outputs and the log.
+        job_timeout_s: after this long a job is killed and fails.
+
+    Raises ``DeviceError`` when the runner cannot be started or does not speak the protocol.
+    """
+    outcomes: dict[int, JobOutcome] = {}
+    pending = list(range(len(jobs)))
+    while pending:
+        session = _Session(command, folder, job_timeout_s)
+        before = len(outcomes)
+        for place, outcome in session.run(jobs, pending):
+            outcomes[place] = outcome
+            if progress is not None:
+                progress(1)
+        if len(outcomes) == before:
+            raise DeviceError(
+                f"the runner ended before its first job: {session.log_tail() or 'no message'}",
+                where=command.argv[0],
+            )
+        pending = [i for i in pending if i not in outcomes]
+    return [outcomes[i] for i in range(len(jobs))]
+
+
+def measurement(job: Job, result: JobResult, evidence: Evidence) -> Measurement:
+    """The record of a job on a device whose clock is real."""
+    record = result.record
+    return Measurement(
+        job=job,
+        samples_ns=record.samples_ns,
+        evidence=evidence,
+        load_ns=float(record.load_ns),
+        output=result.output,
+        before=_device_state(record.before),
+        after=_device_state(record.after),
+        fully_accelerated=record.fully_accelerated,
+    )
+
+
+def measurements(
+    jobs: Sequence[Job], outcomes: Sequence[JobOutcome], evidence: Evidence
+) -> list[Outcome]:
+    """``measurement`` for all jobs that ran; failures stay what they are."""
+    return [
+        outcome if isinstance(outcome, Failure) else measurement(job, outcome, evidence)
+        for job, outcome in zip(jobs, outcomes, strict=True)
+    ]
+
+
+def write_jobs(
+    jobs: Sequence[Job], places: Sequence[int], folder: Path, job_timeout_s: float
+) -> Path:
+    """The job list for ``places`` of ``jobs``, and their input files, in ``folder``."""
+    lines: list[str] = []
+    for place in places:
+        job = jobs[place]
+        lines += [
+            f"model {_plain(job.path.resolve())}",
+            f"warmups {job.warmups}",
+            f"runs {job.runs}",
+            f"warmup_ns {round(job.warmup_ms * 1e6)}",
+            f"min_ns {round(job.min_run_ms * 1e6)}",
+            f"timeout_ms {max(1, round(job_timeout_s * 1e3))}",
+            f"cold {int(job.cold)}",
+        ]
+        if job.input is not None:
+            path = folder / f"input-{place:06d}"
+            path.write_bytes(np.ascontiguousarray(job.input).tobytes())
+            lines.append(f"input {_plain(path)}")
+        if job.want_output:
+            lines.append(f"output {_plain(_output_path(folder, place))}")
+        lines.append("")
+    listing = folder / "jobs"
+    listing.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return listing
+
+
+class _Session:
+    """One start of the runner."""
+
+    def __init__(self, command: RunnerCommand, folder: Path, job_timeout_s: float):
+        self.command = command
+        self.folder = folder
+        self.job_timeout_s = job_timeout_s
+        self.log = folder / "log"
+
+    def run(self, jobs: Sequence[Job], places: Sequence[int]) -> Iterator[tuple[int, JobOutcome]]:
+        """Outcomes of ``places`` in order; ends early when the runner dies."""
+        listing = write_jobs(jobs, places, self.folder, self.job_timeout_s)
+        running: Start | None = None
+        with listing.open("rb") as stdin, self.log.open("wb") as stderr:
+            try:
+                process = subprocess.Popen(
+                    self.command.argv,
+                    stdin=stdin,
+                    stdout=subprocess.PIPE,
+                    stderr=stderr,
+                    cwd=self.command.cwd,
+                    env=self.command.env,
+                )
+            except OSError as error:
+                raise DeviceError(
+                    f"the runner does not start: {error}", where=self.command.argv[0]
+                ) from error
+            try:
+                for event in self._events(process):
+                    if isinstance(event, Start):
+                        running = event
+                    elif isinstance(event, RunnerResult | Lost):
+                        if running is None or running.job != event.job or event.job >= len(places):
+                            raise self._foreign("events out of order")
+                        place = places[event.job]
+                        yield place, self._outcome(jobs[place], place, running.pid, event)
+                        running = None
+            finally:
+                process.kill()
+                process.wait()
+                if process.stdout is not None:
+                    process.stdout.close()
+        if running is not None and running.job < len(places):
+            place = places[running.job]
+            reason = f"the runner ended with it: {self.log_tail() or 'no message'}"
+            yield place, Failure(jobs[place], reason)
+
+    def log_tail(self) -> str:
+        """The end of what the runner (or its emulator) wrote to its standard error."""
+        with self.log.open("rb") as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(0, file.tell() - 2000))
+            return file.read().decode(errors="replace").strip()
+
+    def _events(self, process: subprocess.Popen[bytes]) -> Iterator[Start | RunnerResult | Lost]:
+        """Checked events until the runner ends, or stays silent longer than any job may take."""
+        for number, line in enumerate(self._lines(process)):
+            event = self._parse(line)
+            if (number == 0) != isinstance(event, Started | Fatal):
+                raise self._foreign("it did not begin as a runner does")
+            if isinstance(event, Fatal):
+                raise DeviceError(f"the runner refused: {event.reason}", where=self.command.argv[0])
+            if isinstance(event, Started):
+                if event.protocol != PROTOCOL:
+                    raise self._foreign(f"protocol {event.protocol} instead of {PROTOCOL}")
+            elif not isinstance(event, End):
+                yield event
+
+    def _lines(self, process: subprocess.Popen[bytes]) -> Iterator[bytes]:
+        assert process.stdout is not None  # noqa: S101  (opened as a pipe above)
+        descriptor = process.stdout.fileno()
+        buffer = bytearray()
+        deadline = time.monotonic() + self.job_timeout_s + _GRACE_S
+        while True:
+            ready, _, _ = select.select([descriptor], [], [], max(0, deadline - time.monotonic()))
+            chunk = os.read(descriptor, 1 << 16) if ready else b""
+            if not chunk:
+                return
+            buffer += chunk
+            *lines, rest = buffer.split(b"\n")
+            if lines:
+                deadline = time.monotonic() + self.job_timeout_s + _GRACE_S
+            yield from (bytes(line) for line in lines)
+            buffer = bytearray(rest)
+            if len(buffer) > MAX_EVENT_BYTES:
+                raise self._foreign("an event without an end")
+
+    def _parse(self, line: bytes) -> Event:
+        try:
+            return parse_event(line)
+        except ValidationError as error:
+            raise self._foreign(f"{error.errors()[0]['msg']} in {line[:80]!r}") from error
+
+    def _foreign(self, what: str) -> DeviceError:
+        return DeviceError(
+            f"the runner does not speak protocol {PROTOCOL}: {what}", where=self.command.argv[0]
+        )
+
+    def _outcome(self, job: Job, place: int, pid: int, event: RunnerResult | Lost) -> JobOutcome:
+        if isinstance(event, Lost):
+            return Failure(job, _reason(event))
+        output = None
+        if job.want_output:
+            output = _read_output(_output_path(self.folder, place), event.output)
+            if output is None:
+                return Failure(job, "its output file has not the size that the runtime reported")
+        return JobResult(event, pid, output)
+
+
+def _read_output(path: Path, info: TensorInfo) -> Array | None:
+    """The raw tensor in ``path``; None unless it has the size and shape that ``info`` tells."""
+    dtype = _DTYPES[info.type]
+    if info.bytes != math.prod(info.shape) * dtype.itemsize or not path.is_file():
+        return None
+    if path.stat().st_size != info.bytes:
+        return None
+    content: Array = np.fromfile(path, dtype=dtype)
+    return content.reshape(info.shape)
+
+
+def _output_path(folder: Path, place: int) -> Path:
+    return folder / f"output-{place:06d}"
+
+
+def _plain(path: Path) -> str:
+    text = str(path)
+    if re.search(r"[\x00-\x1f]", text) or len(text.encode()) >= _MAX_PATH_BYTES:
+        raise UsageError("a path with control characters, or too long for the runner", where=text)
+    return text
+
+
+def _reason(event: Lost) -> str:
+    """The runner's reason, and what the runtime itself called an error."""
+    complaints = [x.strip()[:300] for x in event.log.splitlines() if _COMPLAINT.search(x)]
+    kind = {"error": "", "crash": "the runtime crashed: ", "timeout": "the runtime hung: "}
+    return " | ".join([kind[event.event] + event.reason, *complaints[-2:]])
+
+
+def _device_state(state: State | None) -> DeviceState:
+    return DeviceState() if state is None else DeviceState(**state.model_dump())
