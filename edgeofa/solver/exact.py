@@ -1,0 +1,225 @@
+"""The K best subnets within the budgets, exactly.
+
+One budget. ``Fronts`` gives, for every beginning of a network, the exact score of its best end
+within the room that is left. Beginnings are grown layer by layer, and only the K most promising are
+kept: different beginnings have different ends, and each one's promise is kept by at least one whole
+network, so the K best networks all begin with one of the K. Nothing is approximated.
+
+Several budgets. Each budget alone, and one weighted sum of them per resolution (``multipliers``),
+gives a front whose promise is an upper bound; the smallest counts. A beginning may then promise
+too much, so more than K are kept. If a dropped one promised more than the K-th best network found,
+the search is repeated, wider; what cannot beat the K-th best is dropped for good. It ends with the
+proof that nothing better was dropped, or at ``max_width`` with the largest dropped promise as the
+bound.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeofa.errors import UsageError
+from edgeofa.solver.fronts import IMPOSSIBLE, Fronts, Node
+from edgeofa.solver.multipliers import multipliers
+from edgeofa.solver.problem import AXES, Ints, Limits, Problem, Slot, Totals
+from edgeofa.spaces.space import Subnet
+
+_MIN_WIDTH = 256
+_WIDEN = 8
+#: beginnings grown at a time, which bounds the memory
+_CHUNK = 1 << 15
+MAX_WIDTH = 1 << 20
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """One subnet and what it costs, in the problem's integers."""
+
+    subnet: Subnet
+    totals: Totals
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The best subnets, best first (of equal scores the faster one).
+
+    ``bound``: no subnet within the budgets scores more (IMPOSSIBLE when none can fit).
+    ``proven``: these are the exact K best; ``bound`` is then the first one's score.
+    """
+
+    best: tuple[Ranked, ...]
+    bound: int
+    proven: bool
+
+
+@dataclass(frozen=True, eq=False)
+class _Beginnings:
+    """Partial networks, one a row. ``promise`` bounds the score of every network they begin."""
+
+    resolution: Ints
+    costs: Ints  # (n, 3)
+    score: Ints
+    promise: Ints
+    picks: NDArray[np.int8]  # (n, slots of the space), -1 for no layer
+
+    def __len__(self) -> int:
+        return len(self.score)
+
+    def take(self, rows: Ints | NDArray[np.bool_]) -> _Beginnings:
+        return _Beginnings(
+            self.resolution[rows],
+            self.costs[rows],
+            self.score[rows],
+            self.promise[rows],
+            self.picks[rows],
+        )
+
+    def and_(self, other: _Beginnings) -> _Beginnings:
+        return _Beginnings(
+            *(
+                np.concatenate(pair)
+                for pair in zip(vars(self).values(), vars(other).values(), strict=True)
+            )
+        )
+
+
+class _Bounds:
+    """The promise of beginnings: the smallest over several fronts."""
+
+    def __init__(self, fronts: list[tuple[Fronts, Ints]]):
+        self._fronts = fronts
+
+    def promise(self, node: Node, resolution: Ints, costs: Ints, score: Ints) -> Ints:
+        """An upper bound on the score of every network within the limits, IMPOSSIBLE for none."""
+        ends = np.full(len(score), -IMPOSSIBLE, dtype=np.int64)
+        for fronts, limit in self._fronts:
+            spent = (costs * fronts.weights[resolution]).sum(axis=1)
+            ends = np.minimum(ends, fronts.best(node, resolution, limit[resolution] - spent))
+        return np.where(ends > IMPOSSIBLE, score + ends, IMPOSSIBLE)
+
+
+def k_best(problem: Problem, limits: Limits, k: int, max_width: int = MAX_WIDTH) -> Ranking:
+    """The ``k`` subnets of highest score within the limits (fewer where fewer fit).
+
+    An empty ranking means that no subnet fits; it is proven like any other.
+    """
+    if not 1 <= k <= max_width:
+        raise UsageError(f"k must be from 1 to {max_width}, not {k}")
+    problem = problem.within_peak(limits.peak)
+    bounds = _Bounds(_relaxations(problem, limits))
+    found: _Beginnings | None = None
+    width = max(k, _MIN_WIDTH)
+    while True:
+        worst = IMPOSSIBLE
+        if found is not None and len(found) >= k:
+            worst = int(found.score[k - 1])
+        networks, dropped = _grow(problem, bounds, width, worst)
+        # a wider pass need not meet again what an earlier one found
+        found = _merge(networks, found)
+        worst = int(found.score[k - 1]) if len(found) >= k else IMPOSSIBLE
+        if dropped <= worst or width >= max_width:
+            break
+        width = min(width * _WIDEN, max_width)
+    top = found.take(np.arange(min(k, len(found))))
+    best = []
+    for r, picks in zip(top.resolution, top.picks, strict=True):
+        subnet = problem.subnet(int(r), picks.tolist())
+        best.append(Ranked(subnet, problem.totals(subnet)))
+    bound = max(dropped, int(top.score[0]) if len(top) else IMPOSSIBLE)
+    return Ranking(tuple(best), bound, proven=dropped <= worst)
+
+
+def _relaxations(problem: Problem, limits: Limits) -> list[tuple[Fronts, Ints]]:
+    """Fronts with their limits; each is a necessary condition for all budgets together."""
+    count = len(problem.resolutions)
+    axes = [a for a in range(len(AXES)) if limits.sums[a] is not None]
+    relaxations: list[tuple[Ints, Ints]] = []
+    for a in axes or [0]:
+        weights = np.zeros((count, len(AXES)), dtype=np.int64)
+        weights[:, a] = 1 if axes else 0
+        limit = limits.sums[a] if axes else 0
+        assert limit is not None  # noqa: S101 - for the type checker
+        relaxations.append((weights, np.full(count, limit, dtype=np.int64)))
+    if len(axes) > 1:
+        weights = multipliers(problem, limits)
+        joint = sum(weights[:, a] * (limits.sums[a] or 0) for a in axes)
+        relaxations.append((weights, np.asarray(joint, dtype=np.int64)))
+    return [(Fronts(problem, w, limit), limit) for w, limit in relaxations]
+
+
+def _grow(problem: Problem, bounds: _Bounds, width: int, worst: int) -> tuple[_Beginnings, int]:
+    """Whole networks from the ``width`` most promising beginnings at each step.
+
+    Returns them, best first, and the largest promise among the dropped (IMPOSSIBLE for none).
+    Beginnings that promise no more than ``worst`` do not count.
+    """
+    slots = sum(len(stage.slots) for stage in problem.stages)
+    r = np.flatnonzero(problem.allowed)
+    start = _Beginnings(
+        r,
+        problem.fixed_costs[r],
+        problem.fixed_scores[r],
+        bounds.promise((0, 0), r, problem.fixed_costs[r], problem.fixed_scores[r]),
+        np.full((len(r), slots), -1, dtype=np.int8),
+    )
+    start = start.take(start.promise > worst)
+    dropped = IMPOSSIBLE
+    at = 0
+    for i, stage in enumerate(problem.stages):
+        active, stopped = start, None
+        for j in range(len(stage.slots) + 1):
+            if j in stage.depths:
+                promise = bounds.promise((i + 1, 0), active.resolution, active.costs, active.score)
+                ended = replace(active, promise=promise).take(promise > worst)
+                stopped = ended if stopped is None else stopped.and_(ended)
+            if j == len(stage.slots):
+                break
+            active = _extend(active, stage.slots[j], at, (i, j + 1), bounds, worst)
+            at += 1
+            # one contest for those that have stopped and those that go on
+            both = active if stopped is None else active.and_(stopped)
+            if len(both) > width:
+                order = np.argpartition(-both.promise, width)
+                dropped = max(dropped, int(both.promise[order[width:]].max()))
+                chosen = np.sort(order[:width])
+                going = len(active)
+                active = active.take(chosen[chosen < going])
+                if stopped is not None:
+                    stopped = stopped.take(chosen[chosen >= going] - going)
+        assert stopped is not None  # noqa: S101 - a stage has at least one depth
+        start = stopped
+    return _merge(start, None), dropped
+
+
+def _extend(
+    beginnings: _Beginnings, slot: Slot, at: int, node: Node, bounds: _Bounds, worst: int
+) -> _Beginnings:
+    """Every beginning with every allowed option of one more layer that promises enough."""
+    parts = []
+    for chunk in range(0, max(len(beginnings), 1), _CHUNK):
+        old = beginnings.take(np.arange(chunk, min(chunk + _CHUNK, len(beginnings))))
+        rows, options = np.nonzero(slot.allowed[old.resolution])
+        r = old.resolution[rows]
+        costs = old.costs[rows] + slot.costs[r, options]
+        score = old.score[rows] + slot.scores[r, options]
+        promise = bounds.promise(node, r, costs, score)
+        keep = np.flatnonzero(promise > worst)
+        picks = old.picks[rows[keep]]
+        picks[:, at] = options[keep]
+        parts.append(_Beginnings(r[keep], costs[keep], score[keep], promise[keep], picks))
+    whole = parts[0]
+    for part in parts[1:]:
+        whole = whole.and_(part)
+    return whole
+
+
+def _merge(networks: _Beginnings, more: _Beginnings | None) -> _Beginnings:
+    """Distinct whole networks, best first; of equal scores the faster, then the earlier choice."""
+    if more is not None:
+        networks = networks.and_(more)
+        named = np.column_stack([networks.resolution, networks.picks])
+        networks = networks.take(np.unique(named, axis=0, return_index=True)[1])
+    columns = (*networks.picks.T[::-1], networks.resolution, networks.costs[:, 0], -networks.score)
+    return networks.take(np.lexsort(columns))

@@ -1,0 +1,88 @@
+"""The whole trade-off between one summed cost and the score, in one pass over all resolutions.
+
+The front of the root node holds every non-dominated pair of each resolution, exactly, for any
+budget at once; merging the resolutions leaves the frontier of the space. Nothing is rounded beyond
+the problem's own integers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgeofa.errors import NoSubnetFits
+from edgeofa.solver.fronts import Fronts
+from edgeofa.solver.problem import AXES, Axis, Ints, Problem
+from edgeofa.spaces.space import Subnet
+
+
+@dataclass(frozen=True, eq=False)
+class Frontier:
+    """Non-dominated subnets, cheapest first; each scores more than every cheaper one.
+
+    ``cost`` is the sum on ``axis`` (ns, nJ or bytes) and ``score`` in score units, both integers.
+    Where several subnets share a pair, one stands for them.
+    """
+
+    problem: Problem
+    axis: Axis
+    resolution: Ints  # index into problem.resolutions
+    cost: Ints
+    score: Ints
+    picks: Ints  # (points, slots), option indices, -1 for no layer
+
+    def __len__(self) -> int:
+        return len(self.cost)
+
+    def subnet(self, point: int) -> Subnet:
+        return self.problem.subnet(int(self.resolution[point]), self.picks[point].tolist())
+
+    @property
+    def latency_ms(self) -> list[float]:
+        """Predicted latency of every point, for a frontier of latency."""
+        return [self.problem.latency_ms(int(c)) for c in self.cost]
+
+
+def frontier(
+    problem: Problem,
+    axis: Axis = "latency",
+    *,
+    peak_bytes: int | None = None,
+    per_resolution: bool = False,
+) -> Frontier:
+    """Every non-dominated (cost, score) of the space, and a subnet for each.
+
+    Args:
+        peak_bytes: leave out every block above this peak.
+        per_resolution: keep what is non-dominated among its own resolution only.
+
+    Raises:
+        NoSubnetFits: no subnet is within ``peak_bytes``.
+    """
+    within = problem.within_peak(peak_bytes)
+    weights = np.zeros((len(problem.resolutions), len(AXES)), dtype=np.int64)
+    weights[:, AXES.index(axis)] = 1
+    fronts = Fronts(within, weights)
+    resolution, cost, gain = fronts.root()
+    if not len(cost):
+        raise NoSubnetFits(
+            f"every subnet of {problem.space.name} has a block above {peak_bytes} bytes of peak memory",
+            hint="raise the peak budget",
+        )
+    score = gain + problem.fixed_scores[resolution]
+    if not per_resolution:
+        order = np.lexsort((-score, cost))
+        best = np.maximum.accumulate(score[order])
+        rises = np.ones(len(order), dtype=np.bool_)
+        rises[1:] = best[1:] > best[:-1]
+        kept = order[rises]
+        resolution, cost, gain, score = resolution[kept], cost[kept], gain[kept], score[kept]
+    return Frontier(
+        problem,
+        axis,
+        resolution,
+        cost,
+        score,
+        fronts.retrace(within, resolution, cost, gain),
+    )

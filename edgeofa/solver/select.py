@@ -1,0 +1,209 @@
+"""From budgets to one subnet: the exact K best, re-ranked, with what is predicted for each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from edgeofa.accuracy.base import AccuracyModel
+from edgeofa.devices.base import Latency
+from edgeofa.errors import NoSubnetFits
+from edgeofa.solver.exact import Ranked, k_best
+from edgeofa.solver.problem import AXES, Axis, Budgets, Limits, Problem
+from edgeofa.spaces.space import Space, Subnet
+from edgeofa.tables.table import Table
+
+_LEANEST: dict[Axis, str] = {"latency": "fastest", "energy": "most frugal", "weight": "smallest"}
+_NO_LIMITS = Limits((None, None, None), None)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What is predicted for one subnet.
+
+    ``latency`` is the whole network's, with the additivity fit; its interval adds up the blocks'
+    intervals as if their errors went together, and the fit's residual: it is on the wide side.
+    ``planned_ms`` is what is held against the budget (the fit's 95% residual included).
+    ``accuracy`` is None for a stand-in model; ``score`` is the additive model's.
+    """
+
+    subnet: Subnet
+    latency: Latency
+    planned_ms: float
+    energy_mj: float | None
+    weight_bytes: int
+    peak_bytes: int
+    score: float
+    accuracy: float | None
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The pick, the other candidates in order, and what is proven about them.
+
+    ``bound`` is the highest additive score that any subnet within the budgets reaches; ``proven``
+    says that the candidates are exactly the K best by that score.
+    """
+
+    budgets: Budgets
+    best: Prediction
+    runners_up: tuple[Prediction, ...]
+    bound: float
+    proven: bool
+
+
+def predict(space: Space, table: Table, accuracy: AccuracyModel, subnet: Subnet) -> Prediction:
+    """Latency, energy, memory and accuracy of any subnet that the table covers."""
+    rows = [table.row(block) for block in space.blocks(space.validate_subnet(subnet))]
+    fit = table.fit
+    middle = fit.a_ms + fit.b * sum(row.latency_ms for row in rows)
+    low = fit.a_ms + fit.b * sum(row.latency_low_ms for row in rows) - fit.q95_ms
+    high = fit.a_ms + fit.b * sum(row.latency_high_ms for row in rows) + fit.q95_ms
+    energies = [row.energy_mj for row in rows if row.energy_mj is not None]
+    claimed = float(accuracy.rerank([subnet])[0]) if accuracy.claims_accuracy else None
+    return Prediction(
+        subnet,
+        Latency(middle, max(low, 0.0), high, table.header.evidence),
+        middle + fit.q95_ms,
+        sum(energies) if len(energies) == len(rows) else None,
+        sum(row.weight_bytes for row in rows),
+        max(row.peak_bytes for row in rows),
+        accuracy.score(subnet),
+        claimed,
+    )
+
+
+def select(
+    problem: Problem,
+    space: Space,
+    table: Table,
+    accuracy: AccuracyModel,
+    budgets: Budgets,
+    *,
+    k: int = 100,
+) -> Selection:
+    """The best subnet within the budgets.
+
+    The ``k`` best by the additive score are found exactly, then ordered by ``accuracy.rerank``;
+    of equal predictions the better score stays first.
+
+    Raises:
+        NoSubnetFits: names the subnet that comes nearest and what it costs.
+    """
+    limits = problem.limits(budgets)
+    ranking = k_best(problem, limits, k)
+    if not ranking.best:
+        raise _nothing_fits(problem, budgets, limits, proven=ranking.proven)
+    subnets = [ranked.subnet for ranked in ranking.best]
+    again = accuracy.rerank(subnets)
+    order = sorted(range(len(subnets)), key=lambda n: (-float(again[n]), n))
+    predictions = [predict(space, table, accuracy, subnets[n]) for n in order]
+    return Selection(
+        budgets,
+        predictions[0],
+        tuple(predictions[1:]),
+        problem.score(ranking.bound),
+        ranking.proven,
+    )
+
+
+def leanest(problem: Problem, axis: Axis, limits: Limits = _NO_LIMITS) -> Ranked | None:
+    """The subnet of least cost on ``axis`` within the limits, or None."""
+    best = k_best(problem.rescored(AXES.index(axis)), limits, 1).best
+    return replace(best[0], totals=problem.totals(best[0].subnet)) if best else None
+
+
+def _nothing_fits(
+    problem: Problem, budgets: Budgets, limits: Limits, *, proven: bool
+) -> NoSubnetFits:
+    """The error for budgets that nothing meets: which budget, and what comes nearest."""
+    where = f"space {problem.space}"
+    if (
+        limits.peak is not None
+        and leanest(problem, "latency", Limits(_NO_LIMITS.sums, limits.peak)) is None
+    ):
+        near = _least_peak(problem)
+        return NoSubnetFits(
+            f"no subnet is within {limits.peak} bytes of peak memory; the leanest, {near.subnet}, "
+            f"needs {near.totals.peak_bytes} bytes",
+            where=where,
+            hint="raise the peak memory budget, or take a space with smaller resolutions",
+        )
+    asked = [axis for axis, limit in zip(AXES, limits.sums, strict=True) if limit is not None]
+    for axis in asked:
+        near = leanest(problem, axis, Limits(_NO_LIMITS.sums, limits.peak))
+        limit = limits.sums[AXES.index(axis)]
+        if near is not None and limit is not None and _cost(near, axis) > limit:
+            return NoSubnetFits(
+                f"no subnet is within {_budget(budgets, axis)}; the {_LEANEST[axis]}, "
+                f"{near.subnet}, takes {_taken(problem, near, axis)}",
+                where=where,
+                hint=f"raise the {axis} budget to at least {_needed(problem, near, axis)}",
+            )
+    first, others = (
+        asked[0],
+        tuple(None if n == AXES.index(asked[0]) else limit for n, limit in enumerate(limits.sums)),
+    )
+    near = leanest(problem, first, Limits((others[0], others[1], others[2]), limits.peak))
+    together = " and ".join(_budget(budgets, axis) for axis in asked)
+    if near is None:
+        what = f"no subnet is within {together} together"
+        hint = "raise one of the budgets"
+    else:
+        what = (
+            f"no subnet is within {together} together; the {_LEANEST[first]} within the others, "
+            f"{near.subnet}, takes {_taken(problem, near, first)}"
+        )
+        hint = f"raise the {first} budget to at least {_needed(problem, near, first)}"
+    if not proven:
+        what += " (searched to the width limit, not proven)"
+    return NoSubnetFits(what, where=where, hint=hint)
+
+
+def _least_peak(problem: Problem) -> Ranked:
+    """The fastest subnet of the smallest peak that any subnet reaches."""
+    peaks = sorted(
+        {int(p) for p in problem.fixed_peaks}
+        | {int(p) for stage in problem.stages for s in stage.slots for p in s.peaks.ravel()}
+    )
+    low, high = 0, len(peaks) - 1
+    while low < high:
+        middle = (low + high) // 2
+        if leanest(problem, "latency", Limits(_NO_LIMITS.sums, peaks[middle])) is None:
+            low = middle + 1
+        else:
+            high = middle
+    near = leanest(problem, "latency", Limits(_NO_LIMITS.sums, peaks[low]))
+    assert near is not None  # noqa: S101 - the largest peak allows everything
+    return near
+
+
+def _cost(ranked: Ranked, axis: Axis) -> int:
+    totals = ranked.totals
+    return (totals.latency_ns, totals.energy_nj, totals.weight_bytes)[AXES.index(axis)]
+
+
+def _budget(budgets: Budgets, axis: Axis) -> str:
+    if axis == "latency":
+        return f"{budgets.latency_ms:g} ms"
+    return (
+        f"{budgets.energy_mj:g} mJ" if axis == "energy" else f"{budgets.weight_bytes} weight bytes"
+    )
+
+
+def _taken(problem: Problem, near: Ranked, axis: Axis) -> str:
+    if axis == "latency":
+        ms = problem.latency_ms(near.totals.latency_ns)
+        margin = problem.fit.q95_ms
+        return f"{ms:.3f} ms" + (f", {ms + margin:.3f} ms with its margin" if margin else "")
+    return _needed(problem, near, axis)
+
+
+def _needed(problem: Problem, near: Ranked, axis: Axis) -> str:
+    """The budget that just lets ``near`` in, rounded up to what is printed."""
+    cost = _cost(near, axis)
+    if axis == "weight":
+        return f"{cost} bytes"
+    if axis == "energy":
+        return f"{-(-cost // 1000) / 1000:.3f} mJ"
+    exact = problem.latency_ms(cost) + problem.fit.q95_ms
+    return f"{-(-exact * 1000 // 1) / 1000:.3f} ms"
