@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from edgeofa.tables.table import Row, Table
+from edgeofa.tables.table import Row, Status, Table
 
 #: how far a modelled row may move for no reason: its place among the jobs of one emulated process
 #: (what lies in the caches and branch-dependent start-up work before it) moves it by up to 1.7%
@@ -36,7 +36,7 @@ class Difference:
     added: tuple[str, ...]
     removed: tuple[str, ...]
     #: block: (old status, new status)
-    status: dict[str, tuple[str, str]]
+    status: dict[str, tuple[Status, Status]]
     #: header key: (old, new), as text
     header: dict[str, tuple[str, str]]
     #: geometric mean of new / old over the rows that both have
@@ -53,7 +53,7 @@ def rows_differ(old: Row, new: Row) -> bool:
 def diff_tables(old: Table, new: Table) -> Difference:
     """Compare two tables row by row and key by key."""
     changed, ratios = [], []
-    status = {}
+    status: dict[str, tuple[Status, Status]] = {}
     for key in sorted(old.rows.keys() & new.rows.keys()):
         a, b = old.rows[key], new.rows[key]
         if a.status != b.status:

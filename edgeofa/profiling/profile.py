@@ -1,0 +1,317 @@
+"""Fill the latency table of one target, space, back end and precision.
+
+Blocks are built with random weights, compiled, and measured in groups; each finished group goes
+into a journal at once, so that a run that is interrupted in any way goes on where it stopped. Then
+whole random subnets are measured, the additivity fit is made, and the table is written.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from edgeofa import __version__
+from edgeofa.accuracy.base import block_macs
+from edgeofa.backends.base import Artifact, Backend
+from edgeofa.devices.base import Device
+from edgeofa.devices.registry import device_for
+from edgeofa.errors import DeviceError, EdgeofaError, UsageError
+from edgeofa.graph.ir import DType
+from edgeofa.paths import cache_dir, table_dirs
+from edgeofa.profiling.artifacts import build_block, build_subnet, sample_subnets
+from edgeofa.profiling.energy import energy_of
+from edgeofa.profiling.groups import block_groups, subnet_groups
+from edgeofa.profiling.journal import Journal, Subject, WholeSubnet
+from edgeofa.profiling.protocol import PROTOCOL_VERSION, RULES, Estimate, Rules, measure
+from edgeofa.spaces.space import Block, Space, Subnet
+from edgeofa.tables.additivity import MIN_SUBNETS, fit_additivity
+from edgeofa.tables.store import write_table
+from edgeofa.tables.table import Additivity, Header, Row, Table
+from edgeofa.targets import Target
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is. ``reused`` of the ``done`` items came from an earlier, interrupted run."""
+
+    phase: Literal["blocks", "subnets"]
+    done: int
+    total: int
+    reused: int
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What every step of one run needs."""
+
+    target: Target
+    space: Space
+    backend: Backend
+    precision: DType
+    threads: int
+    seed: int
+    device: Device
+    rules: Rules
+    folder: Path
+
+
+def profile(
+    target: Target,
+    space: Space,
+    backend: Backend,
+    precision: DType,
+    *,
+    resolutions: Sequence[int] | None = None,
+    threads: int = 1,
+    device: Device | None = None,
+    subnets: int = 30,
+    seed: int = 0,
+    out: Path | None = None,
+    fresh: bool = False,
+    rules: Rules = RULES,
+    progress: Callable[[Progress], None] = lambda _: None,
+) -> Table:
+    """Measure every block of ``space`` and write the table; returns it as it reads back.
+
+    Args:
+        resolutions: those to profile, all by default. A later run with more of them reuses what
+            an earlier one measured.
+        device: where to measure; the target's own by default.
+        subnets: how many whole random subnets calibrate the sums, 0 for none.
+        out: folder of tables, the user's own by default.
+        fresh: forget the journal of earlier runs and measure everything again.
+
+    Raises:
+        UsageError: a resolution or precision that does not exist, or another run on this table.
+        DeviceError: the device cannot be used, or nothing of a group runs on it.
+    """
+    chosen = _check(target, space, backend, precision, resolutions, subnets, threads)
+    device = device or device_for(target)
+    identity = device.identity()
+    subject = Subject(
+        target=target.name,
+        target_digest=target.digest,
+        space=space.name,
+        space_digest=_digest(space.model_dump_json()),
+        backend=backend.name,
+        backend_version=backend.version(),
+        precision=precision,
+        threads=threads,
+        runtime_digest=_digest(json.dumps(sorted(identity.items()))),
+        protocol_version=PROTOCOL_VERSION,
+        edgeofa_version=__version__,
+        seed=seed,
+    )
+    journals = cache_dir() / "profiles"
+    with _explained_disk(journals), Journal(journals, subject, fresh=fresh) as journal:
+        # the lock is held: what an earlier run left there belongs to nobody
+        folder = journal.path.with_suffix(".work")
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        try:
+            work = _Work(target, space, backend, precision, threads, seed, device, rules, folder)
+            journal.drop_failed()
+            rows = _measure_blocks(work, journal, chosen, progress)
+            fit = _measure_subnets(work, journal, chosen, rows, subnets, progress)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        header = Header(
+            target=target.name,
+            target_digest=target.digest,
+            space=space.name,
+            backend=backend.name,
+            precision=precision,
+            threads=threads,
+            evidence=device.evidence,
+            runtime=backend.name,
+            runtime_version=backend.version(),
+            runtime_digest=subject.runtime_digest,
+            device=identity,
+            protocol_version=PROTOCOL_VERSION,
+            seed=seed,
+            date=journal.started[:10],
+            edgeofa_version=__version__,
+            resolutions=chosen,
+            additivity=fit,
+        )
+        return write_table(Table(header, rows), out or table_dirs()[0])[1]
+
+
+def _check(
+    target: Target,
+    space: Space,
+    backend: Backend,
+    precision: DType,
+    resolutions: Sequence[int] | None,
+    subnets: int,
+    threads: int,
+) -> tuple[int, ...]:
+    """The resolutions in ascending order; a ``UsageError`` for what cannot be profiled."""
+    if precision not in backend.precisions or precision not in target.precisions:
+        raise UsageError(
+            f"no {precision} with {backend.name} on {target.name}",
+            hint=f"{target.name} runs {', '.join(target.precisions)}",
+        )
+    if not 1 <= threads <= (target.core.cores if target.core else 256):
+        raise UsageError(f"{threads} threads on {target.name}")
+    if subnets and not MIN_SUBNETS <= subnets <= 1000:
+        raise UsageError(f"{subnets} subnets", hint=f"0, or {MIN_SUBNETS} to 1000")
+    chosen = tuple(sorted(set(resolutions))) if resolutions else space.resolutions
+    if foreign := sorted(set(chosen) - set(space.resolutions)):
+        raise UsageError(
+            f"resolutions {foreign} are not in space {space.name}",
+            hint=f"it has {', '.join(map(str, space.resolutions))}",
+        )
+    return chosen
+
+
+# ------------------------------------------------------------------------------------ measuring
+
+
+def _measure_blocks(
+    work: _Work,
+    journal: Journal,
+    resolutions: Sequence[int],
+    progress: Callable[[Progress], None],
+) -> dict[str, Row]:
+    groups = block_groups(work.space, resolutions)
+    wanted = {b.key for group in groups for b in group}
+    finished = journal.blocks().keys() & wanted
+    done = reused = len(finished)
+    progress(Progress("blocks", done, len(wanted), reused))
+    for group in groups:
+        pending = [b for b in group if b.key not in finished]
+        if not pending:
+            continue
+        journal.add_blocks(_measure_group(work, pending))
+        done += len(pending)
+        progress(Progress("blocks", done, len(wanted), reused))
+    return {k: row for k, row in journal.blocks().items() if k in wanted}
+
+
+def _measure_group(work: _Work, blocks: Sequence[Block]) -> list[Row]:
+    with tempfile.TemporaryDirectory(dir=work.folder) as name:
+        artifacts = {
+            b.key: build_block(work.backend, b, work.precision, work.seed, Path(name))
+            for b in blocks
+        }
+        sentinel = max(blocks, key=lambda b: (block_macs(b), b.key)).key
+        found = _measure(work, artifacts, sentinel, cold=True)
+    return [_row(work.target, artifacts[b.key], b, found[b.key]) for b in blocks]
+
+
+def _measure(
+    work: _Work, artifacts: dict[str, Artifact], sentinel: str, *, cold: bool
+) -> dict[str, Estimate]:
+    found = measure(
+        work.device,
+        {k: a.path for k, a in artifacts.items()},
+        backend=work.backend.name,
+        sentinel=sentinel,
+        cold=cold,
+        threads=work.threads,
+        seed=work.seed,
+        rules=work.rules,
+    )
+    if all(e.status == "failed" for e in found.values()):
+        raise DeviceError(
+            f"nothing runs: {found[sentinel].reason}",
+            where=f"{work.device.name}, {len(found)} jobs from {sentinel}",
+            hint="edgeofa doctor; then run the same command again: finished blocks are kept",
+        )
+    return found
+
+
+def _row(target: Target, artifact: Artifact, block: Block, estimate: Estimate) -> Row:
+    e = estimate
+    energy = None if e.status == "failed" else energy_of(target, e)
+    return Row(
+        block=block.key,
+        latency_ms=round(e.ms, 6),
+        latency_low_ms=round(e.low_ms, 6),
+        latency_high_ms=round(e.high_ms, 6),
+        energy_mj=round(energy.mj, 6) if energy else None,
+        energy_low_mj=round(energy.low_mj, 6) if energy else None,
+        energy_high_mj=round(energy.high_mj, 6) if energy else None,
+        peak_bytes=artifact.peak_bytes,
+        weight_bytes=artifact.weight_bytes,
+        samples=e.samples,
+        rounds=e.rounds,
+        evidence=e.evidence,
+        status=e.status,
+    )
+
+
+def _measure_subnets(
+    work: _Work,
+    journal: Journal,
+    resolutions: Sequence[int],
+    rows: dict[str, Row],
+    count: int,
+    progress: Callable[[Progress], None],
+) -> Additivity | None:
+    # a subnet with a failed block has no sum
+    usable = [
+        s
+        for s in sample_subnets(work.space, resolutions, count, work.seed)
+        if all(rows[b.key].status != "failed" for b in work.space.blocks(s))
+    ]
+    finished = journal.subnets().keys() & {str(s) for s in usable}
+    done = reused = len(finished)
+    for group in subnet_groups(work.space, usable):
+        progress(Progress("subnets", done, len(usable), reused))
+        pending = [s for s in group if str(s) not in finished]
+        if pending:
+            journal.add_subnets(measure_subnets(work, pending))
+            done += len(pending)
+    progress(Progress("subnets", done, len(usable), reused))
+    whole = journal.subnets()
+    pairs = [
+        (sum(rows[b.key].latency_ms for b in work.space.blocks(s)), whole[str(s)].latency_ms)
+        for s in usable
+        if whole[str(s)].status != "failed"
+    ]
+    if len(pairs) < MIN_SUBNETS:
+        return None
+    return fit_additivity([x for x, _ in pairs], [y for _, y in pairs])
+
+
+def measure_subnets(work: _Work, subnets: Sequence[Subnet]) -> list[WholeSubnet]:
+    """Latencies of whole subnets, as a deployed network runs: caches warm from the last invoke."""
+    with tempfile.TemporaryDirectory(dir=work.folder) as name:
+        artifacts = {
+            str(s): build_subnet(work.backend, work.space, s, work.precision, work.seed, Path(name))
+            for s in subnets
+        }
+        found = _measure(work, artifacts, str(subnets[-1]), cold=False)
+    return [WholeSubnet(k, round(found[k].ms, 6), found[k].status) for k in artifacts]
+
+
+# ------------------------------------------------------------------------------------ helpers
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@contextmanager
+def _explained_disk(folder: Path) -> Iterator[None]:
+    """A full disk, said so."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            raise
+        raise EdgeofaError(
+            f"cannot write: {error.strerror}",
+            where=error.filename or folder,
+            hint="free some space and run the same command again: finished blocks are kept",
+        ) from error
