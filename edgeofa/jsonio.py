@@ -10,9 +10,13 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel
 
+from edgeofa.spaces.space import Subnet
+
 
 def to_plain(value: Any) -> Any:
     """Dataclasses, models, paths and numpy values as dicts, lists, strings and numbers."""
+    if isinstance(value, Subnet):
+        return str(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, BaseModel):

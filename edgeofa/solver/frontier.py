@@ -67,7 +67,8 @@ def frontier(
     resolution, cost, gain = fronts.root()
     if not len(cost):
         raise NoSubnetFits(
-            f"every subnet of {problem.space.name} has a block above {peak_bytes} bytes of peak memory",
+            f"every subnet has a block above {peak_bytes} bytes of peak memory",
+            where=f"space {problem.space.name}",
             hint="raise the peak budget",
         )
     score = gain + problem.fixed_scores[resolution]

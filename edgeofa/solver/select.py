@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import ceil
 
-from edgeofa.accuracy.base import AccuracyModel
 from edgeofa.devices.base import Latency
 from edgeofa.errors import NoSubnetFits
 from edgeofa.solver.exact import Ranked, k_best
 from edgeofa.solver.problem import AXES, Axis, Budgets, Limits, Problem
-from edgeofa.spaces.space import Space, Subnet
-from edgeofa.tables.table import Table
+from edgeofa.spaces.space import Subnet
 
 _LEANEST: dict[Axis, str] = {"latency": "fastest", "energy": "most frugal", "weight": "smallest"}
 _NO_LIMITS = Limits((None, None, None), None)
@@ -20,9 +20,9 @@ _NO_LIMITS = Limits((None, None, None), None)
 class Prediction:
     """What is predicted for one subnet.
 
-    ``latency`` is the whole network's, with the additivity fit; its interval adds up the blocks'
+    ``latency`` is the whole network's, with the additivity fit. Its interval adds up the blocks'
     intervals as if their errors went together, and the fit's residual: it is on the wide side.
-    ``planned_ms`` is what is held against the budget (the fit's 95% residual included).
+    ``planned_ms`` is what is held against a budget (the fit's 95% residual included).
     ``accuracy`` is None for a stand-in model; ``score`` is the additive model's.
     """
 
@@ -34,6 +34,11 @@ class Prediction:
     peak_bytes: int
     score: float
     accuracy: float | None
+
+    @property
+    def value(self) -> float:
+        """What subnets of one space are compared by: the accuracy, or the score without one."""
+        return self.score if self.accuracy is None else self.accuracy
 
 
 @dataclass(frozen=True)
@@ -51,40 +56,43 @@ class Selection:
     proven: bool
 
 
-def predict(space: Space, table: Table, accuracy: AccuracyModel, subnet: Subnet) -> Prediction:
-    """Latency, energy, memory and accuracy of any subnet that the table covers."""
+def predict(problem: Problem, subnets: Sequence[Subnet]) -> list[Prediction]:
+    """Latency, energy, memory and accuracy of subnets whose blocks the table has."""
+    accuracies: list[float | None] = [None] * len(subnets)
+    if problem.accuracy.claims_accuracy and subnets:
+        accuracies = [float(a) for a in problem.accuracy.rerank(subnets)]
+    return [_predict(problem, s, a) for s, a in zip(subnets, accuracies, strict=True)]
+
+
+def _predict(problem: Problem, subnet: Subnet, accuracy: float | None) -> Prediction:
+    space, table = problem.space, problem.table
     rows = [table.row(block) for block in space.blocks(space.validate_subnet(subnet))]
     fit = table.fit
-    middle = fit.a_ms + fit.b * sum(row.latency_ms for row in rows)
-    low = fit.a_ms + fit.b * sum(row.latency_low_ms for row in rows) - fit.q95_ms
-    high = fit.a_ms + fit.b * sum(row.latency_high_ms for row in rows) + fit.q95_ms
+    total = sum(row.latency_ms for row in rows)
+    low = fit.a_ms + fit.b * sum(row.latency_low_ms for row in rows)
     energies = [row.energy_mj for row in rows if row.energy_mj is not None]
-    claimed = float(accuracy.rerank([subnet])[0]) if accuracy.claims_accuracy else None
     return Prediction(
         subnet,
-        Latency(middle, max(low, 0.0), high, table.header.evidence),
-        middle + fit.q95_ms,
+        Latency(
+            fit.a_ms + fit.b * total,
+            max(low * (1 - fit.q95_percent / 100), 0.0),
+            fit.plan_ms(sum(row.latency_high_ms for row in rows)),
+            table.header.evidence,
+        ),
+        fit.plan_ms(total),
         sum(energies) if len(energies) == len(rows) else None,
         sum(row.weight_bytes for row in rows),
         max(row.peak_bytes for row in rows),
-        accuracy.score(subnet),
-        claimed,
+        problem.accuracy.score(subnet),
+        accuracy,
     )
 
 
-def select(
-    problem: Problem,
-    space: Space,
-    table: Table,
-    accuracy: AccuracyModel,
-    budgets: Budgets,
-    *,
-    k: int = 100,
-) -> Selection:
+def select(problem: Problem, budgets: Budgets, *, k: int = 64) -> Selection:
     """The best subnet within the budgets.
 
-    The ``k`` best by the additive score are found exactly, then ordered by ``accuracy.rerank``;
-    of equal predictions the better score stays first.
+    The ``k`` best by the additive score are found exactly, then ordered by the accuracy model's
+    ``rerank``; of equal predictions the better score stays first.
 
     Raises:
         NoSubnetFits: names the subnet that comes nearest and what it costs.
@@ -93,17 +101,10 @@ def select(
     ranking = k_best(problem, limits, k)
     if not ranking.best:
         raise _nothing_fits(problem, budgets, limits, proven=ranking.proven)
-    subnets = [ranked.subnet for ranked in ranking.best]
-    again = accuracy.rerank(subnets)
-    order = sorted(range(len(subnets)), key=lambda n: (-float(again[n]), n))
-    predictions = [predict(space, table, accuracy, subnets[n]) for n in order]
-    return Selection(
-        budgets,
-        predictions[0],
-        tuple(predictions[1:]),
-        problem.score(ranking.bound),
-        ranking.proven,
-    )
+    candidates = predict(problem, [ranked.subnet for ranked in ranking.best])
+    ordered = sorted(candidates, key=lambda p: -p.value)
+    bound = problem.score(ranking.bound)
+    return Selection(budgets, ordered[0], tuple(ordered[1:]), bound, ranking.proven)
 
 
 def leanest(problem: Problem, axis: Axis, limits: Limits = _NO_LIMITS) -> Ranked | None:
@@ -116,42 +117,37 @@ def _nothing_fits(
     problem: Problem, budgets: Budgets, limits: Limits, *, proven: bool
 ) -> NoSubnetFits:
     """The error for budgets that nothing meets: which budget, and what comes nearest."""
-    where = f"space {problem.space}"
-    if (
-        limits.peak is not None
-        and leanest(problem, "latency", Limits(_NO_LIMITS.sums, limits.peak)) is None
-    ):
-        near = _least_peak(problem)
+    where = f"space {problem.space.name}"
+    peak_only = Limits(_NO_LIMITS.sums, limits.peak)
+    if limits.peak is not None and leanest(problem, "latency", peak_only) is None:
+        least = _least_peak(problem)
         return NoSubnetFits(
-            f"no subnet is within {limits.peak} bytes of peak memory; the leanest, {near.subnet}, "
-            f"needs {near.totals.peak_bytes} bytes",
+            f"no subnet is within {limits.peak} bytes of peak memory; the leanest, "
+            f"{least.subnet}, needs {least.totals.peak_bytes} bytes",
             where=where,
             hint="raise the peak memory budget, or take a space with smaller resolutions",
         )
-    asked = [axis for axis, limit in zip(AXES, limits.sums, strict=True) if limit is not None]
-    for axis in asked:
-        near = leanest(problem, axis, Limits(_NO_LIMITS.sums, limits.peak))
-        limit = limits.sums[AXES.index(axis)]
-        if near is not None and limit is not None and _cost(near, axis) > limit:
+    asked = [(axis, s) for axis, s in zip(AXES, limits.sums, strict=True) if s is not None]
+    for axis, limit in asked:
+        near = leanest(problem, axis, peak_only)
+        if near is not None and _cost(near, axis) > limit:
             return NoSubnetFits(
                 f"no subnet is within {_budget(budgets, axis)}; the {_LEANEST[axis]}, "
                 f"{near.subnet}, takes {_taken(problem, near, axis)}",
                 where=where,
                 hint=f"raise the {axis} budget to at least {_needed(problem, near, axis)}",
             )
-    first, others = (
-        asked[0],
-        tuple(None if n == AXES.index(asked[0]) else limit for n, limit in enumerate(limits.sums)),
+    together = " and ".join(_budget(budgets, axis) for axis, _ in asked)
+    what, hint = f"no subnet is within {together} together", "raise one of the budgets"
+    first = asked[0][0]
+    latency, energy, weight = (
+        None if axis == first else limit for axis, limit in zip(AXES, limits.sums, strict=True)
     )
-    near = leanest(problem, first, Limits((others[0], others[1], others[2]), limits.peak))
-    together = " and ".join(_budget(budgets, axis) for axis in asked)
-    if near is None:
-        what = f"no subnet is within {together} together"
-        hint = "raise one of the budgets"
-    else:
-        what = (
-            f"no subnet is within {together} together; the {_LEANEST[first]} within the others, "
-            f"{near.subnet}, takes {_taken(problem, near, first)}"
+    near = leanest(problem, first, Limits((latency, energy, weight), limits.peak))
+    if near is not None:
+        what += (
+            f"; the {_LEANEST[first]} within the others, {near.subnet}, "
+            f"takes {_taken(problem, near, first)}"
         )
         hint = f"raise the {first} budget to at least {_needed(problem, near, first)}"
     if not proven:
@@ -193,8 +189,8 @@ def _budget(budgets: Budgets, axis: Axis) -> str:
 def _taken(problem: Problem, near: Ranked, axis: Axis) -> str:
     if axis == "latency":
         ms = problem.latency_ms(near.totals.latency_ns)
-        margin = problem.fit.q95_ms
-        return f"{ms:.3f} ms" + (f", {ms + margin:.3f} ms with its margin" if margin else "")
+        planned = problem.plan_ms(near.totals.latency_ns)
+        return f"{ms:.3f} ms" + (f" ({planned:.3f} ms with its margin)" if planned > ms else "")
     return _needed(problem, near, axis)
 
 
@@ -204,6 +200,5 @@ def _needed(problem: Problem, near: Ranked, axis: Axis) -> str:
     if axis == "weight":
         return f"{cost} bytes"
     if axis == "energy":
-        return f"{-(-cost // 1000) / 1000:.3f} mJ"
-    exact = problem.latency_ms(cost) + problem.fit.q95_ms
-    return f"{-(-exact * 1000 // 1) / 1000:.3f} ms"
+        return f"{ceil(cost / 1000) / 1000:.3f} mJ"
+    return f"{ceil(problem.plan_ms(cost) * 1000) / 1000:.3f} ms"
