@@ -9,8 +9,16 @@ import tomllib
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
+from edgeofa.devices.registry import device_kinds
 from edgeofa.errors import FileFormatError, UsageError
 from edgeofa.graph.ir import DType
 from edgeofa.paths import data_dir
@@ -88,7 +96,8 @@ class Target(_Model):
     schema_version: Literal[1]
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
     description: str
-    device: Literal["local", "qemu-user"]
+    #: the way to reach it, see devices/registry.py
+    device: str
     default_space: str
     backends: tuple[str, ...] = Field(min_length=1)
     precisions: tuple[DType, ...] = Field(min_length=1)
@@ -96,6 +105,13 @@ class Target(_Model):
     memory: Memory | None = None
     power: Power | None = None
     emulation: Emulation | None = None
+
+    @field_validator("device")
+    @classmethod
+    def _known_device(cls, value: str) -> str:
+        if value not in device_kinds():
+            raise ValueError(f"must be one of {', '.join(device_kinds())}")
+        return value
 
     @model_validator(mode="after")
     def _emulation(self) -> Target:

@@ -35,23 +35,24 @@ def device_kinds() -> list[str]:
 def device_for(target: Target) -> Device:
     """The device that ``target`` is reached by; ``DeviceError`` where none can be made.
 
-    A plugin that does not load is named in a warning and skipped.
+    A built-in kind always means the built-in class. A plugin that does not load is named in a
+    warning and skipped.
     """
     kind = target.device
+    if kind in _BUILT_IN:
+        module, name = _BUILT_IN[kind]
+        made: Device = getattr(import_module(module), name)(target)
+        return made
     for plugin in entry_points(group=GROUP, name=kind):
         factory = _load(plugin)
         if factory is not None:
             return factory(target)
-    if kind not in _BUILT_IN:
-        near = difflib.get_close_matches(kind, device_kinds(), n=1)
-        raise DeviceError(
-            f"no way to reach a device of kind {kind!r}",
-            where=f"target {target.name}",
-            hint=f"did you mean {near[0]}?" if near else f"one of {', '.join(device_kinds())}",
-        )
-    module, name = _BUILT_IN[kind]
-    made: Device = getattr(import_module(module), name)(target)
-    return made
+    near = difflib.get_close_matches(kind, device_kinds(), n=1)
+    raise DeviceError(
+        f"no way to reach a device of kind {kind!r}",
+        where=f"target {target.name}",
+        hint=f"did you mean {near[0]}?" if near else f"one of {', '.join(device_kinds())}",
+    )
 
 
 def _load(plugin: EntryPoint) -> Callable[[Target], Device] | None:

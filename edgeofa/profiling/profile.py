@@ -23,11 +23,11 @@ from edgeofa.accuracy.base import block_macs
 from edgeofa.backends.base import Artifact, Backend
 from edgeofa.devices.base import Device
 from edgeofa.devices.registry import device_for
+from edgeofa.emulation.energy import energy_mj
 from edgeofa.errors import DeviceError, EdgeofaError, UsageError
 from edgeofa.graph.ir import DType
 from edgeofa.paths import cache_dir, table_dirs
-from edgeofa.profiling.artifacts import build_block, build_subnet, sample_subnets
-from edgeofa.profiling.energy import energy_of
+from edgeofa.profiling.artifacts import build_block, build_empty, build_subnet, sample_subnets
 from edgeofa.profiling.groups import block_groups, subnet_groups
 from edgeofa.profiling.journal import Journal, Subject, WholeSubnet
 from edgeofa.profiling.protocol import PROTOCOL_VERSION, RULES, Estimate, Rules, measure
@@ -48,8 +48,14 @@ class Progress:
     reused: int
 
 
+#: the journal's key of the empty network; no block has it
+_EMPTY = "empty"
+#: a block never costs nothing: one nanosecond, the last digit of a table
+_LEAST_MS = 1e-6
+
+
 @dataclass(frozen=True)
-class _Work:
+class Work:
     """What every step of one run needs."""
 
     target: Target
@@ -117,9 +123,10 @@ def profile(
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         try:
-            work = _Work(target, space, backend, precision, threads, seed, device, rules, folder)
+            work = Work(target, space, backend, precision, threads, seed, device, rules, folder)
             journal.drop_failed()
-            rows = _measure_blocks(work, journal, chosen, progress)
+            overhead = _measure_overhead(work, journal)
+            rows = _measure_blocks(work, journal, overhead, chosen, progress)
             fit = _measure_subnets(work, journal, chosen, rows, subnets, progress)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -141,6 +148,7 @@ def profile(
             edgeofa_version=__version__,
             resolutions=chosen,
             additivity=fit,
+            overhead_ms=overhead,
         )
         return write_table(Table(header, rows), out or table_dirs()[0])[1]
 
@@ -176,9 +184,21 @@ def _check(
 # ------------------------------------------------------------------------------------ measuring
 
 
+def _measure_overhead(work: Work, journal: Journal) -> float:
+    known = journal.blocks().get(_EMPTY)
+    if known is None:
+        with tempfile.TemporaryDirectory(dir=work.folder) as name:
+            artifact = build_empty(work.backend, work.precision, Path(name))
+            estimate = _measure(work, {_EMPTY: artifact}, _EMPTY, cold=True)[_EMPTY]
+        known = _row(work.target, artifact, _EMPTY, estimate, 0.0, work.threads)
+        journal.add_blocks([known])
+    return known.latency_ms
+
+
 def _measure_blocks(
-    work: _Work,
+    work: Work,
     journal: Journal,
+    overhead_ms: float,
     resolutions: Sequence[int],
     progress: Callable[[Progress], None],
 ) -> dict[str, Row]:
@@ -191,13 +211,14 @@ def _measure_blocks(
         pending = [b for b in group if b.key not in finished]
         if not pending:
             continue
-        journal.add_blocks(_measure_group(work, pending))
+        journal.add_blocks(measure_blocks(work, pending, overhead_ms))
         done += len(pending)
         progress(Progress("blocks", done, len(wanted), reused))
     return {k: row for k, row in journal.blocks().items() if k in wanted}
 
 
-def _measure_group(work: _Work, blocks: Sequence[Block]) -> list[Row]:
+def measure_blocks(work: Work, blocks: Sequence[Block], overhead_ms: float) -> list[Row]:
+    """Rows of ``blocks``, measured together as one group."""
     with tempfile.TemporaryDirectory(dir=work.folder) as name:
         artifacts = {
             b.key: build_block(work.backend, b, work.precision, work.seed, Path(name))
@@ -205,11 +226,13 @@ def _measure_group(work: _Work, blocks: Sequence[Block]) -> list[Row]:
         }
         sentinel = max(blocks, key=lambda b: (block_macs(b), b.key)).key
         found = _measure(work, artifacts, sentinel, cold=True)
-    return [_row(work.target, artifacts[b.key], b, found[b.key]) for b in blocks]
+    return [
+        _row(work.target, artifacts[k], k, found[k], overhead_ms, work.threads) for k in artifacts
+    ]
 
 
 def _measure(
-    work: _Work, artifacts: dict[str, Artifact], sentinel: str, *, cold: bool
+    work: Work, artifacts: dict[str, Artifact], sentinel: str, *, cold: bool
 ) -> dict[str, Estimate]:
     found = measure(
         work.device,
@@ -230,17 +253,30 @@ def _measure(
     return found
 
 
-def _row(target: Target, artifact: Artifact, block: Block, estimate: Estimate) -> Row:
+def _row(
+    target: Target,
+    artifact: Artifact,
+    key: str,
+    estimate: Estimate,
+    overhead_ms: float,
+    threads: int,
+) -> Row:
     e = estimate
-    energy = None if e.status == "failed" else energy_of(target, e)
+    energy = e.status != "failed" and target.power is not None
+
+    def energy_at(ms: float, end: Literal["mj", "low_mj", "high_mj"]) -> float | None:
+        found = energy_mj(target, ms, threads) if energy else None
+        return round(float(getattr(found, end)), 6) if found else None
+
+    ms, low, high = _without_overhead(e, overhead_ms)
     return Row(
-        block=block.key,
-        latency_ms=round(e.ms, 6),
-        latency_low_ms=round(e.low_ms, 6),
-        latency_high_ms=round(e.high_ms, 6),
-        energy_mj=round(energy.mj, 6) if energy else None,
-        energy_low_mj=round(energy.low_mj, 6) if energy else None,
-        energy_high_mj=round(energy.high_mj, 6) if energy else None,
+        block=key,
+        latency_ms=round(ms, 6),
+        latency_low_ms=round(low, 6),
+        latency_high_ms=round(high, 6),
+        energy_mj=energy_at(ms, "mj"),
+        energy_low_mj=energy_at(low, "low_mj"),
+        energy_high_mj=energy_at(high, "high_mj"),
         peak_bytes=artifact.peak_bytes,
         weight_bytes=artifact.weight_bytes,
         samples=e.samples,
@@ -250,8 +286,20 @@ def _row(target: Target, artifact: Artifact, block: Block, estimate: Estimate) -
     )
 
 
+def _without_overhead(estimate: Estimate, overhead_ms: float) -> tuple[float, float, float]:
+    """Latency and interval of what a block adds. A model's error is relative and stays so."""
+    e = estimate
+    if e.status == "failed":
+        return 0.0, 0.0, 0.0
+    ms = max(e.ms - overhead_ms, _LEAST_MS)
+    if e.evidence == "modelled":
+        return ms, ms * e.low_ms / e.ms, ms * e.high_ms / e.ms
+    low = min(max(e.low_ms - overhead_ms, _LEAST_MS), ms)
+    return ms, low, max(e.high_ms - overhead_ms, ms)
+
+
 def _measure_subnets(
-    work: _Work,
+    work: Work,
     journal: Journal,
     resolutions: Sequence[int],
     rows: dict[str, Row],
@@ -284,7 +332,7 @@ def _measure_subnets(
     return fit_additivity([x for x, _ in pairs], [y for _, y in pairs])
 
 
-def measure_subnets(work: _Work, subnets: Sequence[Subnet]) -> list[WholeSubnet]:
+def measure_subnets(work: Work, subnets: Sequence[Subnet]) -> list[WholeSubnet]:
     """Latencies of whole subnets, as a deployed network runs: caches warm from the last invoke."""
     with tempfile.TemporaryDirectory(dir=work.folder) as name:
         artifacts = {

@@ -22,7 +22,12 @@ Status = Literal["ok", "unstable", "throttled", "failed"]
 
 @dataclass(frozen=True)
 class Row:
-    """One block. Latency is per invoke, one image; energy is gross (idle included)."""
+    """One block, one image: what it adds to a network.
+
+    The latency is that of the block alone with its weights out of the caches, less the latency of
+    an empty network (``Header.overhead_ms``), which a network of many blocks pays once. Energy is
+    gross (the board's idle power included). A failed block has latencies of 0 and no energy.
+    """
 
     block: str
     latency_ms: float
@@ -88,6 +93,8 @@ class Header:
     edgeofa_version: str
     resolutions: tuple[int, ...]
     additivity: Additivity | None
+    #: latency of an empty network: what an invoke costs whatever the network
+    overhead_ms: float = 0.0
     schema_version: int = 1
 
 
