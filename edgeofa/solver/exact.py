@@ -110,7 +110,7 @@ def k_best(problem: Problem, limits: Limits, k: int, max_width: int = MAX_WIDTH)
     problem = problem.within_peak(limits.peak)
     bounds = _Bounds(_relaxations(problem, limits))
     found: _Beginnings | None = None
-    width = max(k, _MIN_WIDTH)
+    width = min(max(k, _MIN_WIDTH), max_width)
     while True:
         worst = IMPOSSIBLE
         if found is not None and len(found) >= k:
