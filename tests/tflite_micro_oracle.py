@@ -26,6 +26,6 @@ def tflite_micro_tensors(graph: Graph, x: Array) -> dict[int, Array]:
     interpreter.set_input(x, 0)
     interpreter.invoke()
     return {
-        number: np.asarray(interpreter.GetTensor(number, 0)).reshape(graph.shape(number))
+        number: np.array(interpreter.GetTensor(number, 0)["tensor_data"])
         for number in range(len(graph.tensors))
     }
