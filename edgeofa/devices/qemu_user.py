@@ -1,0 +1,245 @@
+"""A Linux board that need not be there: the shipped aarch64 runtime under qemu-aarch64.
+
+The same runner as on a real board executes the same library as on a real board; a plugin counts
+what it executed, and the latency is modelled from the counts. The emulator's own time is never a
+latency. Each job is a child process of its own in the emulated runner, so its counts do not
+depend on which other jobs share the process, and jobs are spread over processes freely.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeofa.devices.base import Device, Failure, Job, Measurement, Outcome, Progress
+from edgeofa.devices.native import build, runner_path, source_digest
+from edgeofa.emulation.mca import BlockPrices
+from edgeofa.emulation.model import core_model, latency, region_cost
+from edgeofa.emulation.operators import count_operators
+from edgeofa.emulation.process import EmulatedJob, JobEnd, ProcessGroup, emulate
+from edgeofa.emulation.qemu import profile_command, require_qemu
+from edgeofa.emulation.runtimes import RUNTIMES, Runtime, is_ready
+from edgeofa.emulation.sysroot import sysroot
+from edgeofa.emulation.trace import Region, parse_trace
+from edgeofa.errors import DeviceError, EdgeofaError, FileFormatError, SetupError, UsageError
+from edgeofa.paths import cache_dir
+from edgeofa.targets import Target
+
+#: of the emulator, which does some 200 million instructions per second
+_JOB_TIMEOUT_S = 300.0
+#: jobs per process: starting one costs about as much as a small block
+_CHUNK = 16
+#: invokes before a counted warm one: the first packs weights, the second fills the caches
+_WARMUPS = 2
+_ELEMENTS: Mapping[str, type[np.generic]] = {"float32": np.float32, "int8": np.int8}
+
+
+class QemuUserDevice(Device):
+    """The emulated device of a target with ``device = "qemu-user"``.
+
+    ``kernels`` is ``delegate`` (XNNPACK, what a deployment uses) or ``builtin``; ``job_timeout_s``
+    is the emulator's time for one job. Raises ``SetupError`` when something is missing that
+    ``edgeofa setup`` brings.
+    """
+
+    evidence = "modelled"
+
+    def __init__(
+        self, target: Target, *, kernels: str = "delegate", job_timeout_s: float = _JOB_TIMEOUT_S
+    ):
+        if target.core is None or target.emulation is None:
+            raise UsageError("the target cannot be emulated", where=f"target {target.name}")
+        self.name = f"{target.name} (emulated)"
+        self._target = target
+        self._core = target.core
+        self._kernels = kernels
+        self._timeout_s = job_timeout_s
+        self._model = core_model(target.emulation.model)
+        self._qemu = require_qemu()
+        root = sysroot(target.core, target.emulation)
+        plugin = build("edgeofa-profile", "host")
+        self._command = profile_command(self._qemu, target.emulation.cpu, target.core, root, plugin)
+        self._runner = runner_path("aarch64")
+        prices = cache_dir() / "prices" / "blocks.sqlite"
+        self._prices = BlockPrices(target.emulation.mca_cpu, prices)
+        self._runtimes: dict[str, Runtime] = {}
+
+    def identity(self) -> dict[str, str]:
+        clock = f"{self._core.clock_hz / 1e9:g} GHz"
+        runtimes = {
+            runtime.backend: f"{runtime.version} sha256:{runtime.library_sha256[:16]}"
+            for runtime in RUNTIMES
+        }
+        return {
+            "model": self._target.description,
+            "core": f"{self._core.microarchitecture} at {clock}, modelled",
+            "emulator": f"qemu-aarch64 {self._qemu.version}",
+            "native_code": source_digest(),
+            "latency_model": f"{self._model.name} {self._model.digest}",
+            "block_prices": self._prices.identity,
+            "kernels": self._kernels,
+            **runtimes,
+        }
+
+    def run(
+        self, jobs: Sequence[Job], *, threads: int = 1, progress: Progress | None = None
+    ) -> list[Outcome]:
+        if not 1 <= threads <= self._core.cores:
+            cores = f"1 to {self._core.cores}"
+            raise UsageError(f"{threads} threads; {cores} are possible", where=self.name)
+        chunks = self._chunks(jobs)
+        outcomes: dict[int, Outcome] = {}
+        with (
+            tempfile.TemporaryDirectory(prefix="edgeofa-") as folder,
+            ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool,
+            ProcessGroup() as group,
+        ):
+            futures = [
+                pool.submit(self._chunk, jobs, chunk, Path(folder) / f"{n:04}", threads, group)
+                for n, chunk in enumerate(chunks)
+            ]
+            try:
+                for future in as_completed(futures):
+                    done = future.result()
+                    outcomes |= done
+                    if progress is not None:
+                        progress(len(done))
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+        return [outcomes[number] for number in range(len(jobs))]
+
+    def _chunks(self, jobs: Sequence[Job]) -> list[list[int]]:
+        """Numbers of jobs for one process each: one back end, dealt out evenly."""
+        workers = os.cpu_count() or 1
+        chunks: list[list[int]] = []
+        for backend in dict.fromkeys(job.backend for job in jobs):
+            self._runtime(backend)
+            numbers = [n for n, job in enumerate(jobs) if job.backend == backend]
+            size = min(_CHUNK, -(-len(numbers) // workers))
+            chunks += [numbers[i : i + size] for i in range(0, len(numbers), size)]
+        return chunks
+
+    def _runtime(self, backend: str) -> Runtime:
+        """The runtime of a back end, its library checked once per device."""
+        if backend not in self._runtimes:
+            runtime = next((r for r in RUNTIMES if r.backend == backend), None)
+            if runtime is None:
+                raise DeviceError(f"no aarch64 runtime for the back end {backend}", where=self.name)
+            if not is_ready(runtime):
+                raise SetupError(
+                    f"the aarch64 library of {runtime.requirement} is not prepared",
+                    where=self.name,
+                    hint=f"edgeofa setup --target {self._target.name}",
+                )
+            self._runtimes[backend] = runtime
+        return self._runtimes[backend]
+
+    def _chunk(
+        self,
+        jobs: Sequence[Job],
+        numbers: Sequence[int],
+        folder: Path,
+        threads: int,
+        group: ProcessGroup,
+    ) -> dict[int, Outcome]:
+        """Run jobs in one process; one that was lost or killed gets a second one to itself."""
+        chunk = [jobs[n] for n in numbers]
+        ends = self._emulate(chunk, folder / "all", group)
+        for place, job in enumerate(chunk):
+            if place not in ends or _was_killed(ends[place]):
+                again = self._emulate([job], folder / f"{place:04}", group)
+                if 0 in again:
+                    ends[place] = again[0]
+        traces = {place: self._trace(end) for place, end in ends.items() if end.kind == "result"}
+        codes = (b.code for t in traces.values() if isinstance(t, Region) for b in t.blocks)
+        prices = self._prices.cycles(codes)
+        outcomes: dict[int, Outcome] = {}
+        for place, job in enumerate(chunk):
+            outcome = self._outcome(job, ends.get(place), traces.get(place), prices, threads)
+            outcomes[numbers[place]] = outcome
+        return outcomes
+
+    def _emulate(self, jobs: Sequence[Job], folder: Path, group: ProcessGroup) -> dict[int, JobEnd]:
+        emulated = [
+            EmulatedJob(
+                model=job.path,
+                # counts do not vary, so one counted invoke says all; a real device takes job.runs
+                warmups=max(job.warmups, 1 if job.cold else _WARMUPS),
+                runs=1,
+                cold=job.cold,
+                timeout_s=self._timeout_s,
+                input=job.input,
+                want_output=job.want_output,
+            )
+            for job in jobs
+        ]
+        library = self._runtime(jobs[0].backend).path
+        return emulate(self._command, self._runner, library, self._kernels, emulated, folder, group)
+
+    def _trace(self, end: JobEnd) -> Region | FileFormatError:
+        try:
+            return parse_trace(end.trace)[-1]
+        except FileFormatError as error:
+            return error
+
+    def _outcome(
+        self,
+        job: Job,
+        end: JobEnd | None,
+        trace: Region | FileFormatError | None,
+        prices: Mapping[str, float],
+        threads: int,
+    ) -> Outcome:
+        if end is None:
+            return Failure(job, "the emulator ended twice without an answer")
+        if end.kind != "result":
+            log = str(end.event.get("log", "")).strip()[-400:]
+            reason = f"{end.kind}: {str(end.event.get('reason', ''))[:400]}"
+            return Failure(job, f"{reason}\n{log}" if log else reason)
+        if not isinstance(trace, Region):
+            return Failure(job, str(trace))
+        try:
+            cost = region_cost(trace, prices, self._model.lines)
+            operators = count_operators(job.path, job.backend) if threads > 1 else 0
+            modelled = latency(
+                self._model, cost, self._core.clock_hz, threads=threads, operators=operators
+            )
+            output = _read_output(end) if job.want_output else None
+        except EdgeofaError as error:
+            return Failure(job, str(error))
+        accelerated = end.event.get("fully_accelerated")
+        return Measurement(
+            job=job,
+            samples_ns=(modelled.ms * 1e6,),
+            evidence="modelled",
+            model_error=modelled.error,
+            output=output,
+            parts_ms=modelled.parts_ms,
+            fully_accelerated=accelerated if isinstance(accelerated, bool) else None,
+        )
+
+
+def _was_killed(end: JobEnd) -> bool:
+    """By someone else: the kernel when memory is short, or a person."""
+    return end.kind == "crash" and "signal 9 " in str(end.event.get("reason"))
+
+
+def _read_output(end: JobEnd) -> NDArray[np.generic]:
+    described = end.event.get("output")
+    if not isinstance(described, dict):
+        raise DeviceError("the runner does not describe the output")
+    element = _ELEMENTS.get(str(described.get("type")))
+    shape = described.get("shape")
+    if element is None or not isinstance(shape, list) or not all(isinstance(x, int) for x in shape):
+        raise DeviceError(f"an output of unknown type: {str(described)[:200]}")
+    try:
+        return np.fromfile(end.output, dtype=element).reshape(shape)
+    except (OSError, ValueError) as error:
+        raise DeviceError(f"the output cannot be read: {error}") from error

@@ -1,0 +1,195 @@
+"""Brings what a target needs onto this machine, and says what is missing.
+
+Two kinds of things are needed. Packages of the operating system are found, and installed only as
+root and only when asked. Everything else lies in edgeofa's cache: libraries out of pinned wheels,
+the root folder of the emulated machine, what is built from C. Each piece appears whole or not at
+all, under one lock, so that an interrupted set-up is simply started again.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from filelock import FileLock
+
+from edgeofa.devices.native import build, runner_path
+from edgeofa.emulation.mca import find_llvm
+from edgeofa.emulation.qemu import find_qemu
+from edgeofa.emulation.runtimes import RUNTIMES, Runtime, fetch, is_ready
+from edgeofa.emulation.sysroot import LIBRARIES, missing_libraries, sysroot
+from edgeofa.errors import SetupError
+from edgeofa.paths import cache_dir
+from edgeofa.targets import Target
+
+_INSTALL_TIMEOUT_S = 1800
+#: called with what happens next, how many steps are done, and how many there are
+Report = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """Something that a target needs. ``found`` is a version or path, None when missing;
+    ``command`` brings it; ``packages`` are Debian's, where it is the operating system's."""
+
+    name: str
+    purpose: str
+    found: str | None
+    command: str
+    packages: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a set-up did: each piece that it brought or checked, and everything that is there."""
+
+    target: str
+    cache: Path
+    steps: tuple[str, ...]
+    requirements: tuple[Requirement, ...]
+
+
+def requirements(target: Target) -> tuple[Requirement, ...]:
+    """Everything that ``target`` needs beyond the Python package, found or not."""
+    needed = [
+        _tool("cmake", "builds the runner", "cmake"),
+        _tool("make", "builds the runner", "make"),
+        _tool("cc", "compiles for this machine", "gcc", "libc6-dev"),
+    ]
+    if target.device == "qemu-user":
+        needed += _emulation_packages()
+        needed += [_library(runtime, target) for runtime in RUNTIMES]
+    return tuple(needed)
+
+
+def prepare(target: Target, *, install: bool = False, report: Report = lambda *_: None) -> Prepared:
+    """Make ``target`` usable on this machine; does nothing that is already done.
+
+    Args:
+        install: as root, let apt-get install missing packages.
+        report: told about each step.
+
+    Raises ``SetupError`` with the one command that is needed when packages are missing.
+    """
+    cache = cache_dir()
+    done: list[str] = []
+    with FileLock(cache / "setup.lock"):
+        if packages := missing_packages(requirements(target)):
+            _install(packages, allowed=install, report=report)
+            done.append(f"installed {' '.join(packages)}")
+        steps = _steps(target)
+        for number, (name, action) in enumerate(steps):
+            report(name, number, len(steps))
+            action()
+            done.append(name)
+        report("ready", len(steps), len(steps))
+    return Prepared(target.name, cache, tuple(done), requirements(target))
+
+
+def missing_packages(needed: Sequence[Requirement]) -> list[str]:
+    """Debian packages of the requirements that are not met, each once."""
+    return list(dict.fromkeys(p for r in needed if r.found is None for p in r.packages))
+
+
+def _steps(target: Target) -> list[tuple[str, Callable[[], object]]]:
+    """What is not done yet, in order. Builds are cached by their own sources and are cheap."""
+    if target.device != "qemu-user" or target.core is None or target.emulation is None:
+        return []
+    core, emulation = target.core, target.emulation
+    steps: list[tuple[str, Callable[[], object]]] = []
+    for runtime in RUNTIMES:
+        if not is_ready(runtime):
+            _sweep(runtime.path.parent)
+            steps.append((f"download {runtime.requirement}", partial(fetch, runtime)))
+    steps.append(("root folder", lambda: sysroot(core, emulation)))
+    steps.append(("aarch64 runner", lambda: runner_path("aarch64")))
+    steps.append(("QEMU plugin", lambda: build("edgeofa-profile", "host")))
+    return steps
+
+
+def _sweep(folder: Path) -> None:
+    """Downloads that were killed; safe under the set-up's lock."""
+    for stale in folder.glob(".download-*"):
+        shutil.rmtree(stale, ignore_errors=True)
+
+
+def _tool(name: str, purpose: str, *packages: str) -> Requirement:
+    path = shutil.which(name)
+    return Requirement(name, purpose, path, _apt(packages), packages)
+
+
+def _apt(packages: Sequence[str]) -> str:
+    return f"apt-get install -y {' '.join(packages)}"
+
+
+def _emulation_packages() -> list[Requirement]:
+    qemu, llvm = find_qemu(), find_llvm()
+    supported = qemu.version if qemu is not None and qemu.is_supported else None
+    libraries = None if missing_libraries() else str(LIBRARIES)
+    library_packages = ("libc6-arm64-cross", "libstdc++6-arm64-cross")
+    return [
+        Requirement(
+            "qemu-aarch64 (4.2 to 8.1)",
+            "runs the target's programs",
+            supported,
+            _apt(["qemu-user"]),
+            ("qemu-user",),
+        ),
+        Requirement(
+            "llvm-mca",
+            "prices code on the core",
+            llvm.version if llvm is not None else None,
+            _apt(["llvm-19"]),
+            ("llvm-19",),
+        ),
+        _tool(
+            "aarch64-linux-gnu-gcc",
+            "compiles for the target",
+            "gcc-aarch64-linux-gnu",
+            "libc6-dev-arm64-cross",
+        ),
+        Requirement(
+            "arm64 libraries",
+            "the target's C and C++ libraries",
+            libraries,
+            _apt(library_packages),
+            library_packages,
+        ),
+    ]
+
+
+def _library(runtime: Runtime, target: Target) -> Requirement:
+    return Requirement(
+        f"{runtime.requirement} (aarch64)",
+        f"the back end {runtime.backend} on the target",
+        runtime.version if is_ready(runtime) else None,
+        f"edgeofa setup --target {target.name}",
+    )
+
+
+def _install(packages: Sequence[str], *, allowed: bool, report: Report) -> None:
+    command = _apt(packages)
+    if not allowed or os.geteuid() != 0 or shutil.which("apt-get") is None:
+        raise SetupError(
+            f"packages of the operating system are missing: {' '.join(packages)}",
+            hint=f"{command}   (as root; then run edgeofa setup again)",
+        )
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    report(f"install {' '.join(packages)}", 0, 1)
+    for step in (["apt-get", "update", "-q"], ["apt-get", "install", "-y", "-q", *packages]):
+        try:
+            done = subprocess.run(
+                step, env=environment, capture_output=True, text=True, timeout=_INSTALL_TIMEOUT_S
+            )
+        except subprocess.TimeoutExpired as error:
+            raise SetupError(f"{' '.join(step[:2])} took too long", hint=command) from error
+        # an update that fails for one archive may still have brought what is needed
+        if done.returncode and step[1] == "install":
+            raise SetupError(f"apt-get failed: {done.stderr.strip()[-600:]}", hint=command)
+    find_qemu.cache_clear()
+    find_llvm.cache_clear()
