@@ -65,7 +65,7 @@ def deploy(
         typer.echo(f"{'report':<12} {folder / 'report.html'}")
     if deployment.verdict == "missed":
         raise BudgetMissed(
-            f"{deployment.measured_ms:.2f} ms on the device, the budget is {budget.latency_ms:g} ms",
+            f"{deployment.measured_ms:.2f} ms on the device, budget {budget.latency_ms:g} ms",
             where=deployment.device,
             hint="a larger budget, or profile the device again: edgeofa profile "
             f"--target {target} --space {deployment.space}",

@@ -1,0 +1,145 @@
+"""From a chosen subnet to the graph that back ends compile: cut out, recalibrated, quantised."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeofa.graph.ir import DType, Graph
+from edgeofa.spaces import Space, Subnet
+
+if TYPE_CHECKING:
+    from edgeofa.elastic.bundles import Bundle
+
+Floats = NDArray[np.float32]
+
+#: images that the ranges of an int8 graph are taken from, and that outputs are compared on
+CALIBRATION_IMAGES = 128
+COMPARED_IMAGES = 8
+#: images of ``--data`` that batch norm is recalibrated on, and that the accuracy is measured on
+RECALIBRATION_IMAGES = 2000
+MEASURED_IMAGES = 1000
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """The graph of a subnet, and what quantisation did to it.
+
+    ``inputs`` are preprocessed images (NHWC float32) that outputs are compared on; ``sqnr_db``
+    compares int8 with float32 over them and is None for float32.
+    """
+
+    subnet: Subnet
+    graph: Graph
+    inputs: Floats
+    sqnr_db: float | None
+
+
+class WeightSource(Protocol):
+    """Where the weights of a network come from."""
+
+    kind: Literal["trained", "random"]
+    #: images that batch norm and quantisation were calibrated on
+    calibration_images: int
+
+    def network(self, subnet: Subnet, precision: DType) -> Network:
+        """The subnet as a graph of that precision."""
+        ...
+
+    def accuracy(self, network: Network) -> tuple[float, int] | None:
+        """Top-1 on labelled images in the graph's own arithmetic, and their number."""
+        ...
+
+
+class RandomWeights:
+    """Seeded random weights: the right shapes and the right work, no accuracy."""
+
+    kind: Literal["trained", "random"] = "random"
+    calibration_images = 0
+
+    def __init__(self, space: Space, seed: int):
+        self._space = space
+        self._seed = seed
+
+    def network(self, subnet: Subnet, precision: DType) -> Network:
+        from edgeofa.graph.blocks import subnet_graph
+
+        generator = np.random.default_rng(self._seed)
+        shape = (COMPARED_IMAGES, subnet.resolution, subnet.resolution, 3)
+        inputs = generator.standard_normal(shape).astype(np.float32)
+        return _network(subnet, subnet_graph(self._space, subnet, self._seed), inputs, precision)
+
+    def accuracy(self, network: Network) -> tuple[float, int] | None:  # noqa: ARG002 - the contract
+        return None
+
+
+class TrainedWeights:
+    """A bundle's supernet, calibrated on the bundle's own images or on the user's."""
+
+    kind: Literal["trained", "random"] = "trained"
+
+    def __init__(self, bundle: Bundle, data: Path | None, seed: int):
+        from edgeofa.training.data import load_images
+
+        self._bundle = bundle
+        self._seed = seed
+        self._labelled = None if data is None else load_images(data, "test")
+        self._pixels = (
+            bundle.calibration
+            if data is None
+            else load_images(data, "train").first(RECALIBRATION_IMAGES).pixels.numpy()
+        )
+        self._supernet = bundle.supernet()
+        self.calibration_images = len(self._pixels)
+
+    def network(self, subnet: Subnet, precision: DType) -> Network:
+        import torch
+
+        from edgeofa.elastic.extract import extract
+        from edgeofa.graph.importers.torch_export import import_module
+        from edgeofa.training.data import preprocess
+        from edgeofa.training.recalibrate import recalibrate
+
+        space = self._bundle.space
+        images = preprocess(torch.from_numpy(self._pixels), subnet.resolution, space)
+        module = extract(self._supernet, subnet)
+        recalibrate(module, images.permute(0, 3, 1, 2))
+        graph = import_module(module, images[:1].permute(0, 3, 1, 2), str(subnet))
+        order = list(range(len(images)))
+        random.Random(self._seed).shuffle(order)
+        inputs = images[order[:CALIBRATION_IMAGES]].numpy()
+        return _network(subnet, graph, inputs, precision)
+
+    def accuracy(self, network: Network) -> tuple[float, int] | None:
+        from edgeofa.graph.reference import run_real
+        from edgeofa.training.data import preprocess
+
+        if self._labelled is None:
+            return None
+        part = self._labelled.first(MEASURED_IMAGES)
+        images = preprocess(part.pixels, network.subnet.resolution, self._bundle.space).numpy()
+        labels = part.labels.numpy()
+        hits = 0
+        for start in range(0, len(images), 32):
+            outputs = run_real(network.graph, images[start : start + 32])
+            hits += int((outputs.argmax(-1) == labels[start : start + 32]).sum())
+        return hits / len(images), len(images)
+
+
+def _network(subnet: Subnet, graph: Graph, inputs: Floats, precision: DType) -> Network:
+    """Quantise where asked, on all ``inputs``, and judge it on the first few."""
+    from edgeofa.graph.calibration import calibrate
+    from edgeofa.graph.quantize import quantize, sqnr_db
+    from edgeofa.graph.reference import run_real
+
+    judged = inputs[:COMPARED_IMAGES]
+    if precision == "float32":
+        return Network(subnet, graph, judged, None)
+    quantised = quantize(graph, calibrate(graph, inputs))
+    quality = sqnr_db(run_real(graph, judged), run_real(quantised, judged))
+    return Network(subnet, quantised, judged, quality)
