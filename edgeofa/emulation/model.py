@@ -102,11 +102,11 @@ def region_cost(region: Region, prices: Mapping[str, float], lines: LineCosts) -
     """Sum a region's blocks; ``prices`` are cycles per execution by code.
 
     A block without a price costs one cycle per instruction; ``DeviceError`` when such blocks are
-    more than 2% of the instructions, or when more than one virtual processor ran (its share
+    more than 2% of the instructions, or when other threads ran meanwhile (what they did
     depends on the host's scheduler).
     """
-    if region.vcpus != 1:
-        raise DeviceError(f"{region.vcpus} threads ran in the emulator; the model needs one")
+    if region.foreign:
+        raise DeviceError("more than one thread computed in the emulator; the model needs one")
     core = l2 = dram = 0.0
     unpriced = 0
     for block in region.blocks:

@@ -24,7 +24,7 @@ _MAX_LINE_BYTES = 8 * MAX_WORDS + 64
 _LINE = {
     "B": re.compile(rf"B ([0-9]{{1,7}}) ((?:[0-9a-f]{{8}}){{1,{MAX_WORDS}}})"),
     "C": re.compile(r"C ([0-9]{1,7})" + r" ([0-9]{1,18})" * 5),
-    "R": re.compile(r"R ([0-9]{1,4}) ([0-9]{1,7}) ([0-9]{1,18}) ([0-9]{1,4})"),
+    "R": re.compile(r"R ([0-9]{1,4}) ([0-9]{1,7}) ([0-9]{1,18}) ([0-9]{1,18})"),
 }
 
 
@@ -47,11 +47,12 @@ class BlockCount:
 
 @dataclass(frozen=True)
 class Region:
-    """What ran between two marks. ``written_back`` counts dirty L2 lines that went to memory."""
+    """What ran between two marks. ``written_back`` counts dirty L2 lines that went to memory,
+    ``foreign`` memory accesses of other threads, which make the counts unusable."""
 
     blocks: tuple[BlockCount, ...]
     written_back: int
-    vcpus: int
+    foreign: int
 
     @property
     def instructions(self) -> int:

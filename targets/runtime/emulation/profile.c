@@ -14,8 +14,9 @@
  *   edgeofa-trace 1
  *   B <block> <hexadecimal code, one 8-digit word per instruction>       once, at first use
  *   C <block> <executions> <L1 misses: stream, other> <L2 misses: stream, other>
- *   R <region> <counted blocks> <L2 lines written back> <virtual processors>   ends the region
- * A file without its last R line was cut off.
+ *   R <region> <counted blocks> <L2 lines written back> <foreign accesses>     ends the region
+ * A file without its last R line was cut off. Foreign accesses are those that threads other than
+ * the marking one made to memory meanwhile: with any, the counts depend on the host's scheduler.
  *
  * Both caches are LRU, write-back and write-allocate; a miss that continues one of the last 32
  * sequences of lines is a stream miss, which a hardware prefetcher would have hidden in part. */
@@ -60,9 +61,10 @@ typedef enum { IDLE, TOUCHING, COUNTING } State;
 static Cache l1, l2;
 static unsigned line_shift;
 static Block *blocks, uncounted;
-static uint32_t n_blocks, n_ids, n_regions, n_vcpus;
+static uint32_t n_blocks, n_ids, n_regions;
 static State state = IDLE;
-static uint64_t tick, written_back;
+static unsigned counted_vcpu;
+static uint64_t tick, written_back, foreign;
 static char prefix[3072];
 static FILE *out;
 
@@ -118,8 +120,11 @@ static void touch_line(Block *b, uint64_t line, bool store) {
 }
 
 static void on_memory(unsigned vcpu, qemu_plugin_meminfo_t info, uint64_t address, void *block) {
-  (void)vcpu;
   if (state == IDLE) return;
+  if (state == COUNTING && vcpu != counted_vcpu) {
+    foreign++;
+    return;
+  }
   Block *b = state == COUNTING ? block : &uncounted;
   bool store = qemu_plugin_mem_is_store(info);
   uint64_t first = address >> line_shift;
@@ -142,7 +147,7 @@ static void drop_unwritten(Cache *c) {
 /* ---- markers ---- */
 
 static void mark_on(unsigned vcpu, void *unused) {
-  (void)vcpu, (void)unused;
+  (void)unused;
   if (++n_regions > MAX_REGIONS) fail("too many regions");
   if (out == NULL) {
     char path[sizeof prefix + 24];
@@ -155,7 +160,8 @@ static void mark_on(unsigned vcpu, void *unused) {
     b->start = b->count;
     memset(b->miss, 0, sizeof b->miss);
   }
-  written_back = 0;
+  written_back = foreign = 0;
+  counted_vcpu = vcpu;
   state = COUNTING;
 }
 
@@ -177,8 +183,8 @@ static void mark_off(unsigned vcpu, void *unused) {
     for (int k = 0; k < MISS_KINDS; k++) fprintf(out, " %" PRIu64, b->miss[k]);
     fputc('\n', out);
   }
-  fprintf(out, "R %" PRIu32 " %" PRIu32 " %" PRIu64 " %" PRIu32 "\n", n_regions, counted,
-          written_back, n_vcpus);
+  fprintf(out, "R %" PRIu32 " %" PRIu32 " %" PRIu64 " %" PRIu64 "\n", n_regions, counted,
+          written_back, foreign);
   if (fflush(out) != 0) fail("cannot write the trace file");
 }
 
@@ -235,11 +241,6 @@ static void on_translate(qemu_plugin_id_t id, struct qemu_plugin_tb *tb) {
   qemu_plugin_register_vcpu_tb_exec_inline(tb, QEMU_PLUGIN_INLINE_ADD_U64, &b->count, 1);
 }
 
-static void on_vcpu(qemu_plugin_id_t id, unsigned vcpu) {
-  (void)id, (void)vcpu;
-  n_vcpus++;
-}
-
 static bool is_power_of_two(unsigned long n) { return n != 0 && (n & (n - 1)) == 0; }
 
 /* The value of key=NUMBER; false when arg is another key's or the number is not in 1 .. max. */
@@ -278,7 +279,6 @@ int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_t *info, int argc, 
     return 1;
   }
   while (1ul << line_shift < line) line_shift++;
-  qemu_plugin_register_vcpu_init_cb(id, on_vcpu);
   qemu_plugin_register_vcpu_tb_trans_cb(id, on_translate);
   return 0;
 }
