@@ -40,10 +40,14 @@ def _main(
 
 
 def _register() -> None:
-    from edgeofa.cli import deploy, target
+    from edgeofa.cli import deploy, doctor, profile, setup, table, target
 
+    app.command()(profile.profile)
     app.command()(deploy.deploy)
+    app.add_typer(table.app, name="table")
     app.add_typer(target.app, name="target")
+    app.command()(setup.setup)
+    app.command()(doctor.doctor)
 
 
 def command() -> Any:

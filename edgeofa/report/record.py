@@ -50,7 +50,7 @@ def make_record(
     choice, placement, latency = best.choice, best.placement, best.placement.latency
     space, table = choice.inputs.space, choice.inputs.table
     artifact = placement.artifact
-    energy = energy_mj(target, latency.ms, request.threads) if target.power else None
+    energy = energy_mj(target, latency.ms, request.threads)
     measured = weights.accuracy(best.network)
     fit = table.fit
     q = artifact.input.quantization
@@ -76,8 +76,8 @@ def make_record(
             measured=None if measured is None else measured[0],
             images=None if measured is None else measured[1],
         ),
-        energy_mj=None if energy is None else energy[0],
-        energy_interval_mj=None if energy is None else energy[1:],
+        energy_mj=None if energy is None else energy.mj,
+        energy_interval_mj=None if energy is None else (energy.low_mj, energy.high_mj),
         weight_bytes=artifact.weight_bytes,
         peak_bytes=artifact.peak_bytes,
         output_error=placement.error,
