@@ -1,0 +1,91 @@
+"""How a supernet is trained, as data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from edgeofa.errors import UsageError
+from edgeofa.spaces.space import Space
+
+__all__ = ["Phase", "Recipe", "recipe_for"]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Resolutions and their weights, in force until this fraction of the training."""
+
+    until: float
+    resolutions: dict[int, float]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Sandwich training with in-place distillation (Yu and Huang 2019).
+
+    Each step trains the largest subnet on the labels, and ``others`` smaller ones on its soft
+    outputs; with probability ``smallest`` one of these is the smallest subnet, the rest are random.
+    In the first ``alone`` of the training only the largest is trained. The learning rate rises for
+    ``warmup_steps`` and then falls as a cosine to ``final_rate`` of itself.
+    """
+
+    optimiser: Literal["sgd", "adamw"]
+    rate: float
+    weight_decay: float
+    batch: int
+    phases: tuple[Phase, ...]
+    alone: float
+    others: int = 2
+    smallest: float = 0.35
+    label_smoothing: float = 0.1
+    clip: float = 5.0
+    warmup_steps: int = 150
+    final_rate: float = 0.005
+    average: float = 0.998
+    #: start from EfficientNet-Lite0's ImageNet weights
+    imagenet: bool = False
+
+    def resolutions_at(self, progress: float) -> dict[int, float]:
+        return next((p for p in self.phases if progress <= p.until), self.phases[-1]).resolutions
+
+
+_RECIPES = {
+    "cifar_lite": Recipe(
+        optimiser="adamw",
+        rate=1e-3,
+        weight_decay=0.02,
+        batch=64,
+        phases=(
+            Phase(0.25, {64: 0.6, 96: 0.4}),
+            Phase(0.60, {64: 0.45, 96: 0.35, 128: 0.2}),
+            Phase(0.90, {64: 0.34, 96: 0.34, 128: 0.18, 160: 0.08, 192: 0.03, 224: 0.03}),
+            Phase(1.00, {64: 0.26, 96: 0.34, 128: 0.24, 160: 0.10, 192: 0.03, 224: 0.03}),
+        ),
+        alone=0.06,
+        label_smoothing=0.05,
+        clip=10.0,
+        imagenet=True,
+    ),
+    "cifar_micro": Recipe(
+        optimiser="sgd",
+        rate=0.2,
+        weight_decay=2e-4,
+        batch=128,
+        phases=(
+            Phase(0.10, {24: 1.0}),
+            Phase(0.40, {20: 0.3, 24: 0.4, 28: 0.3}),
+            Phase(0.75, {20: 0.2, 24: 0.25, 28: 0.3, 32: 0.2, 40: 0.05}),
+            Phase(1.00, {20: 0.16, 24: 0.2, 28: 0.22, 32: 0.26, 40: 0.11, 48: 0.05}),
+        ),
+        alone=0.10,
+    ),
+}
+
+
+def recipe_for(space: Space) -> Recipe:
+    """The recipe that the shipped supernet of a space was trained with."""
+    if space.name not in _RECIPES:
+        raise UsageError(
+            f"no training recipe for space {space.name!r}", hint=f"one of {', '.join(_RECIPES)}"
+        )
+    return _RECIPES[space.name]
