@@ -253,11 +253,7 @@ class _Writer:
         return self.constant(name, np.array([-128], np.int8), scale, zero=quantization.zero_point)
 
     def parameters(self, op: Op) -> list[int]:
-        weight = op.weight
-        assert weight is not None  # noqa: S101  (the caller's condition, repeated for the checker)
-        outputs = weight.shape[3] if op.kind == "depthwise_conv2d" else weight.shape[0]
-        bias = np.zeros(outputs, np.int32 if self.int8 else np.float32)
-        bias = bias if op.bias is None else op.bias
+        weight, bias = op.linear
         weight_scale = bias_scale = None
         if self.int8:
             source = self.graph.tensors[op.inputs[0]].quantization
