@@ -25,13 +25,19 @@ _KEY = re.compile(
 )
 
 
+def check_format(text: str) -> ExportFormat:
+    """``text`` when it names a format, else a ``UsageError``."""
+    for form in FORMATS:
+        if text == form:
+            return form
+    raise UsageError(f"unknown format {text!r}", hint=f"one of {', '.join(FORMATS)}")
+
+
 def export_table(table: Table, form: ExportFormat) -> str:
     """``table`` as text in the given format."""
     if form == "json":
         header = table.header
         return dumps({"header": header, "rows": [table.rows[k] for k in sorted(table.rows)]})
-    if form not in FORMATS:
-        raise UsageError(f"unknown format {form!r}", hint=f"one of {', '.join(FORMATS)}")
     entries = {
         lookup_name(key): _entry(table.rows[key])
         for key in sorted(table.rows)

@@ -13,6 +13,7 @@ nanojoule), rows are sorted, header keys have one order.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import hashlib
 import io
 import json
@@ -127,7 +128,7 @@ def _toml(value: object) -> str:
     if isinstance(value, tuple):
         return "[" + ", ".join(_toml(v) for v in value) + "]"
     # the strings of JSON are basic strings of TOML once DEL is escaped too
-    return json.dumps(value, ensure_ascii=True).replace("\x7f", "\\u007f")
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 # ------------------------------------------------------------------------------------ reading
@@ -289,6 +290,21 @@ def list_tables(target: str | None = None) -> list[TableFile]:
             except FileFormatError as error:
                 warnings.warn(str(error), stacklevel=2)
     return found
+
+
+def open_table(name: str) -> tuple[Path, Table]:
+    """A table by file (``….csv``) or by name, such as ``rpi4/cifar_lite-litert-int8``."""
+    if name.endswith((".csv", ".toml")):
+        path = Path(name).with_suffix(".csv")
+        if not path.exists() and not path.with_suffix(".toml").exists():
+            raise MissingMaterial("no such table", where=path)
+        return path, read_table(path)
+    known = {f"{t.header.target}/{t.path.stem}": t.path for t in reversed(list_tables())}
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]}?" if near else "edgeofa table list"
+        raise MissingMaterial(f"no table {name[:200]!r}", hint=hint)
+    return known[name], read_table(known[name])
 
 
 def find_table(

@@ -1,0 +1,83 @@
+"""``edgeofa profile``: build the latency and energy table of a device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from edgeofa.graph.ir import DType
+
+
+def profile(
+    target: Annotated[str, typer.Option(help="Target key (see `edgeofa target list`) or file.")],
+    space: Annotated[str | None, typer.Option(help="Space; the target's own by default.")] = None,
+    backend: Annotated[str | None, typer.Option(help="litert or onnxruntime.")] = None,
+    precision: Annotated[str | None, typer.Option(help="int8 or float32.")] = None,
+    resolutions: Annotated[
+        str | None, typer.Option(help="Such as 128,160; all of the space by default.")
+    ] = None,
+    threads: Annotated[int, typer.Option(help="Threads on the device.", min=1, max=64)] = 1,
+    subnets: Annotated[
+        int, typer.Option(help="Whole subnets that calibrate the sums; 0 for none.", min=0)
+    ] = 30,
+    out: Annotated[Path | None, typer.Option(help="Folder of tables; the user's own.")] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Measure again what an earlier run finished.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    json: Annotated[bool, typer.Option("--json", help="Print header and rows as JSON.")] = False,
+) -> None:
+    """Measure every block of a space on a device, and write its table. An interrupted run goes on
+    where it stopped when the same command is given again."""
+    from edgeofa.backends.registry import get_backend
+    from edgeofa.paths import table_dirs
+    from edgeofa.profiling.profile import profile
+    from edgeofa.report.tables import ProfileProgress, table_summary
+    from edgeofa.spaces import load_space
+    from edgeofa.tables.export import export_table
+    from edgeofa.tables.store import table_path
+    from edgeofa.targets import load_target
+
+    kind = load_target(target)
+    with ProfileProgress() as progress:
+        table = profile(
+            kind,
+            load_space(space or kind.default_space),
+            get_backend(backend or kind.backends[0]),
+            _precision(precision or kind.precisions[0]),
+            resolutions=_resolutions(resolutions),
+            threads=threads,
+            subnets=subnets,
+            seed=seed,
+            out=out,
+            fresh=fresh,
+            progress=progress,
+        )
+    if json:
+        typer.echo(export_table(table, "json"))
+    else:
+        typer.echo(table_summary(table, table_path(out or table_dirs()[0], table)))
+
+
+def _precision(text: str) -> DType:
+    from edgeofa.errors import UsageError
+
+    if text == "int8":
+        return "int8"
+    if text == "float32":
+        return "float32"
+    raise UsageError(f"unknown precision {text!r}", hint="int8 or float32")
+
+
+def _resolutions(text: str | None) -> tuple[int, ...] | None:
+    from edgeofa.errors import UsageError
+
+    if text is None:
+        return None
+    parts = [p.strip() for p in text[:1000].split(",")]
+    if not all(p.isascii() and p.isdigit() for p in parts):
+        raise UsageError(f"not resolutions: {text[:80]!r}", hint="write them as 128,160")
+    return tuple(int(p) for p in parts)
