@@ -1,0 +1,137 @@
+"""The real runner and the real runtimes on this machine."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sample_graphs import CASES, float_graph, images, int8_graph
+
+from edgeofa.backends.layout import from_runtime, to_runtime
+from edgeofa.backends.registry import get_backend
+from edgeofa.devices.base import Failure, Job, Measurement
+from edgeofa.devices.local import LocalDevice, library_path
+from edgeofa.errors import UsageError
+from edgeofa.graph import reference
+from edgeofa.graph.ir import Graph
+
+pytestmark = pytest.mark.device
+STEPS = {"network": 4, "softmax": 2, "squeeze_excite": 2, "hard_swish": 2}
+BACKENDS = ("litert", "onnxruntime")
+
+
+@pytest.fixture(scope="module")
+def device() -> LocalDevice:
+    return LocalDevice()
+
+
+def make_job(graph: Graph, backend: str, folder: Path, **options) -> tuple[Job, np.ndarray]:
+    """A job whose output can be compared with the reference's, which is returned too."""
+    compiler = get_backend(backend)
+    artifact = compiler.compile(graph, folder / f"{graph.name}-{graph.precision}{compiler.suffix}")
+    x = images(graph.input_tensor.shape, 1, seed=7)
+    if graph.precision == "int8":
+        x = reference.quantize_array(x, reference.quantization(graph, graph.input))
+    job = Job(
+        artifact.path, backend, input=to_runtime(x, artifact.input), want_output=True, **options
+    )
+    return job, reference.run(graph, x)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_outputs_of_every_operator_equal_the_reference(device, backend: str, tmp_path) -> None:
+    graphs = [make(case) for case in CASES for make in (float_graph, int8_graph)]
+    pairs = [make_job(graph, backend, tmp_path) for graph in graphs]
+    outcomes = device.run([job for job, _ in pairs])
+    for graph, (_, expected), outcome in zip(graphs, pairs, outcomes, strict=True):
+        assert isinstance(outcome, Measurement), outcome
+        got = from_runtime(outcome.output, get_backend(backend).specs(graph)[1])
+        assert got.shape == expected.shape
+        error = np.abs(got.astype(np.float64) - expected).max()
+        if graph.precision == "float32":
+            assert error <= 1e-5 * np.abs(expected).max(), graph.name
+        else:
+            assert error <= STEPS.get(graph.name, 1), graph.name
+
+
+def test_measurements_are_complete(device, tmp_path) -> None:
+    job, _ = make_job(float_graph("network"), "litert", tmp_path, warmups=3, runs=7)
+    counted: list[int] = []
+    (outcome,) = device.run([job], progress=counted.append)
+    assert isinstance(outcome, Measurement)
+    assert outcome.evidence == "measured"
+    assert len(outcome.samples_ns) == 7
+    assert min(outcome.samples_ns) > 0
+    assert outcome.load_ns > 0
+    assert outcome.fully_accelerated
+    assert outcome.before.load is not None
+    assert outcome.after.load is not None
+    assert counted == [1]
+
+
+def test_sampling_goes_on_until_its_time_is_over(device, tmp_path) -> None:
+    job, _ = make_job(
+        float_graph("mean"), "litert", tmp_path, runs=3, min_run_ms=20.0, warmup_ms=5.0
+    )
+    (outcome,) = device.run([job])
+    assert isinstance(outcome, Measurement)
+    # a microsecond's work cannot fill 20 ms in 4096 samples: several invokes make one
+    assert 3 < len(outcome.samples_ns) <= 4096
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_cold_runs_give_the_same_output(device, backend: str, tmp_path) -> None:
+    job, expected = make_job(int8_graph("dense_after_mean"), backend, tmp_path, cold=True, runs=5)
+    (outcome,) = device.run([job], threads=2)
+    assert isinstance(outcome, Measurement)
+    assert np.abs(outcome.output.astype(int) - expected).max() <= 1
+    assert len(outcome.samples_ns) == 5
+
+
+def test_builtin_kernels_are_another_path(tmp_path) -> None:
+    job, expected = make_job(float_graph("network"), "litert", tmp_path)
+    (outcome,) = LocalDevice(kernels="builtin").run([job])
+    assert isinstance(outcome, Measurement)
+    assert np.abs(outcome.output - expected).max() <= 1e-5
+
+
+def test_mixed_back_ends_keep_their_order_and_bad_files_fail_alone(device, tmp_path) -> None:
+    good = [make_job(float_graph("mean"), b, tmp_path)[0] for b in BACKENDS]
+    garbage = tmp_path / "garbage.tflite"
+    garbage.write_bytes(b"\x1c\0\0\0TFL3" + os.urandom(500))
+    jobs = [
+        good[0],
+        Job(garbage, "litert"),
+        good[1],
+        Job(tmp_path / "absent.onnx", "onnxruntime"),
+        Job(garbage, "onnxruntime"),
+        good[0],
+    ]
+    outcomes = device.run(jobs)
+    assert [isinstance(o, Measurement) for o in outcomes] == [True, False, True, False, False, True]
+    assert [o.job for o in outcomes] == jobs
+    assert isinstance(outcomes[3], Failure)
+    assert "No such file" in outcomes[3].reason
+
+
+def test_an_input_of_the_wrong_size_is_refused(device, tmp_path) -> None:
+    job, _ = make_job(float_graph("mean"), "litert", tmp_path)
+    wrong = Job(job.path, "litert", input=np.zeros(5, np.float32))
+    (outcome,) = device.run([wrong])
+    assert isinstance(outcome, Failure)
+    assert "bytes that the model takes" in outcome.reason
+
+
+def test_identity_names_builds(device) -> None:
+    identity = device.identity()
+    assert identity["litert"].startswith("2.")
+    assert len(identity["litert"].split("sha256:")[1]) == 64
+    assert identity["model"]
+    assert identity["runner"].startswith("sha256:")
+
+
+def test_an_unknown_runtime_is_named() -> None:
+    with pytest.raises(UsageError, match="tvm"):
+        library_path("tvm")
