@@ -271,7 +271,7 @@ def _validate_weights(graph: Graph, op: Op) -> None:
     expected = ("int8", "int32") if quantized else ("float32", "float32")
     if (weight.dtype.name, bias.dtype.name) != expected:
         raise UsageError(
-            f"weight {weight.dtype} and bias {bias.dtype} in a {graph.precision} graph",
+            f"weight {weight.dtype} and bias {bias.dtype} where the graph is {graph.precision}",
             where=op.name,
         )
     if quantized != (scale is not None):
