@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import subprocess
 import sys
 import time
@@ -30,7 +31,13 @@ def runtime(tmp_path_factory) -> RunnerCommand:
     subprocess.run(
         ["cc", "-shared", "-fPIC", "-o", library, HERE / "fake_runtime.c"], check=True, timeout=60
     )
-    return RunnerCommand((str(runner_path("x86_64")), "--library", str(library)))
+    return RunnerCommand(
+        (
+            str(runner_path("aarch64" if platform.machine() == "aarch64" else "x86_64")),
+            "--library",
+            str(library),
+        )
+    )
 
 
 def orders(folder: Path, *words: str) -> list[Job]:
