@@ -40,9 +40,11 @@ def _main(
 
 
 def _register() -> None:
-    from edgeofa.cli import deploy, doctor, profile, setup, table, target
+    from edgeofa.cli import deploy, doctor, frontier, profile, setup, solve, table, target
 
     app.command()(profile.profile)
+    app.command()(solve.solve)
+    app.command()(frontier.frontier)
     app.command()(deploy.deploy)
     app.add_typer(table.app, name="table")
     app.add_typer(target.app, name="target")

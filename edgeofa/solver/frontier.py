@@ -17,6 +17,20 @@ from edgeofa.solver.problem import AXES, Axis, Ints, Problem
 from edgeofa.spaces.space import Subnet
 
 
+@dataclass(frozen=True)
+class FrontierPoint:
+    """One non-dominated subnet. ``accuracy`` is the additive model's, None for a stand-in."""
+
+    subnet: Subnet
+    latency_ms: float
+    planned_ms: float
+    energy_mj: float | None
+    weight_bytes: int
+    peak_bytes: int
+    score: float
+    accuracy: float | None
+
+
 @dataclass(frozen=True, eq=False)
 class Frontier:
     """Non-dominated subnets, cheapest first; each scores more than every cheaper one.
@@ -37,6 +51,28 @@ class Frontier:
 
     def subnet(self, point: int) -> Subnet:
         return self.problem.subnet(int(self.resolution[point]), self.picks[point].tolist())
+
+    def points(self) -> tuple[FrontierPoint, ...]:
+        """Every point with all its figures, cheapest first."""
+        problem = self.problem
+        claims = problem.accuracy.claims_accuracy
+        found = []
+        for n in range(len(self)):
+            subnet = self.subnet(n)
+            totals = problem.totals(subnet)
+            found.append(
+                FrontierPoint(
+                    subnet=subnet,
+                    latency_ms=problem.latency_ms(totals.latency_ns),
+                    planned_ms=problem.plan_ms(totals.latency_ns),
+                    energy_mj=totals.energy_nj / 1e6 if problem.has_energy else None,
+                    weight_bytes=totals.weight_bytes,
+                    peak_bytes=totals.peak_bytes,
+                    score=problem.score(totals.score),
+                    accuracy=problem.accuracy.accuracy(subnet) if claims else None,
+                )
+            )
+        return tuple(found)
 
     @property
     def latency_ms(self) -> list[float]:

@@ -103,7 +103,9 @@ def select(problem: Problem, budgets: Budgets, *, k: int = 64) -> Selection:
         raise _nothing_fits(problem, budgets, limits, proven=ranking.proven)
     candidates = predict(problem, [ranked.subnet for ranked in ranking.best])
     ordered = sorted(candidates, key=lambda p: -p.value)
-    bound = problem.score(ranking.bound)
+    # each layer's score was rounded by at most half a unit; outwards, so that the bound holds
+    rounding = 1 + sum(len(stage.slots) for stage in problem.stages)
+    bound = problem.score(ranking.bound + rounding)
     return Selection(budgets, ordered[0], tuple(ordered[1:]), bound, ranking.proven)
 
 

@@ -1,0 +1,223 @@
+"""The pictures of a report, as SVG text or as PNG and SVG files.
+
+Each ``*_svg`` function draws one picture; ``save_frontier`` writes one to files. Labels carry their
+units. The drawing library is imported when a picture is drawn, never before, and is used through
+its object interface: no global state, no display. The same figures give the same SVG bytes.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeofa.paths import atomic_path
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Point = tuple[float, float]
+
+_INK, _SOFT, _LINE = "#1c2430", "#5b6675", "#dfe4ea"
+_BLUE, _ORANGE = "#2563a8", "#d9480f"
+_PART_COLOURS = {"stem": "#94a3b8", "mbconv": _BLUE, "head": "#475569"}
+_STYLE: Any = {  # the key type of a style is a literal of 300 names
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "axes.edgecolor": _SOFT,
+    "axes.labelcolor": _INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": _LINE,
+    "xtick.color": _SOFT,
+    "ytick.color": _SOFT,
+    "text.color": _INK,
+    "svg.hashsalt": "edgeofa",
+    "svg.fonttype": "none",
+}
+
+
+def frontier_svg(
+    points: Sequence[Point],
+    *,
+    pick: Point | None = None,
+    budget_ms: float | None = None,
+    evidence: str = "",
+    claims_accuracy: bool = True,
+) -> str:
+    """The latency-accuracy frontier with the pick and the budget marked.
+
+    Args:
+        points: (latency in ms, accuracy 0 to 1) of every non-dominated subnet, in any order; with
+            ``claims_accuracy=False`` the second is a score without a unit.
+    """
+    return _svg(lambda: _frontier(points, pick, budget_ms, evidence, claims_accuracy, ""))
+
+
+def save_frontier(
+    points: Sequence[Point],
+    folder: Path,
+    name: str,
+    *,
+    title: str,
+    evidence: str,
+    claims_accuracy: bool = True,
+) -> tuple[Path, Path]:
+    """The frontier as ``NAME.png`` (200 dpi) and ``NAME.svg`` in ``folder``; returns both paths."""
+    png, svg = folder / f"{name}.png", folder / f"{name}.svg"
+    with _style():
+        figure = _frontier(points, None, None, evidence, claims_accuracy, title)
+        for path, options in ((png, {"dpi": 200, "format": "png"}), (svg, _SVG_OPTIONS)):
+            with atomic_path(path) as temporary, temporary.open("wb") as file:
+                figure.savefig(file, **options)
+    return png, svg
+
+
+def blocks_svg(blocks: Sequence[tuple[str, float]], *, evidence: str = "") -> str:
+    """One bar a block, input at the top: ``(block key, latency in ms)``."""
+    return _svg(lambda: _blocks(blocks, evidence))
+
+
+def agreement_svg(pairs: Sequence[Point], *, evidence: str) -> str:
+    """Predicted against measured latency, ms, with the line of equality and a 5% band."""
+    return _svg(lambda: _agreement(pairs, evidence))
+
+
+# ------------------------------------------------------------------------------------ drawing
+
+
+def _frontier(
+    points: Sequence[Point],
+    pick: Point | None,
+    budget_ms: float | None,
+    evidence: str,
+    claims_accuracy: bool,
+    title: str,
+) -> Figure:
+    figure, axes = _axes(7.0, 4.2)
+    scale = 100 if claims_accuracy else 1
+    ordered = sorted(points)
+    axes.step(
+        [x for x, _ in ordered],
+        [scale * y for _, y in ordered],
+        where="post",
+        color=_BLUE,
+        linewidth=1.4,
+        label=f"non-dominated subnets ({len(ordered)})",
+        zorder=3,
+    )
+    if len(ordered) <= 80:
+        axes.plot([x for x, _ in ordered], [scale * y for _, y in ordered], "o", color=_BLUE, ms=3)
+    if budget_ms is not None:
+        axes.axvline(
+            budget_ms, color=_SOFT, linestyle="--", linewidth=1, label=f"budget {budget_ms:g} ms"
+        )
+    if pick is not None:
+        x, y = pick[0], scale * pick[1]
+        what = f"{y:.2f}%" if claims_accuracy else f"score {y:.3g}"
+        axes.plot([x], [y], "D", color=_ORANGE, ms=7, zorder=4, label=f"pick: {x:.2f} ms, {what}")
+    axes.set_xlabel(f"predicted latency, ms{_of(evidence)}")
+    axes.set_ylabel("predicted top-1 accuracy, %" if claims_accuracy else "score (no accuracy)")
+    if title:
+        axes.set_title(title, loc="left", fontsize=11)
+    axes.legend(loc="lower right", frameon=False)
+    return figure
+
+
+def _blocks(blocks: Sequence[tuple[str, float]], evidence: str) -> Figure:
+    figure, axes = _axes(7.0, 1.0 + 0.24 * len(blocks))
+    total = sum(ms for _, ms in blocks)
+    places = range(len(blocks))
+    colours = [_PART_COLOURS.get(key.split("-", 1)[0], _BLUE) for key, _ in blocks]
+    axes.barh(places, [ms for _, ms in blocks], color=colours, height=0.72)
+    axes.set_yticks(places, [_short(key) for key, _ in blocks], fontsize=8)
+    axes.margins(y=0.01)
+    axes.invert_yaxis()
+    axes.grid(visible=False, axis="y")
+    axes.tick_params(axis="y", length=0)
+    longest = max((ms for _, ms in blocks), default=1.0)
+    for place, (_, ms) in enumerate(blocks):
+        axes.text(
+            ms + 0.01 * longest,
+            place,
+            f"{ms:.2f} ms  {100 * ms / total:.0f}%" if total else f"{ms:.2f} ms",
+            va="center",
+            fontsize=8,
+            color=_SOFT,
+        )
+    axes.set_xlim(0, 1.2 * longest)
+    axes.set_xlabel(f"latency of the block, ms{_of(evidence)}; sum {total:.2f} ms")
+    return figure
+
+
+def _agreement(pairs: Sequence[Point], evidence: str) -> Figure:
+    figure, axes = _axes(4.8, 4.4)
+    values = [v for pair in pairs for v in pair] or [1.0]
+    margin = 0.12 * max(values)
+    low, high = max(min(values) - margin, 0.0), max(values) + margin
+    ends = [low, high]
+    axes.fill_between(
+        ends, [0.95 * e for e in ends], [1.05 * e for e in ends], color=_LINE, label="within 5%"
+    )
+    axes.plot(ends, ends, color=_SOFT, linewidth=1, label="equal")
+    axes.plot([p for p, _ in pairs], [m for _, m in pairs], "o", color=_ORANGE, ms=6, zorder=3)
+    if len(pairs) <= 5:
+        for predicted, found in pairs:
+            axes.annotate(
+                f"{found:.2f} ms ({100 * (found / predicted - 1):+.1f}%)",
+                (predicted, found),
+                textcoords="offset points",
+                xytext=(8, -12),
+                fontsize=8,
+            )
+    axes.set_xlim(low, high)
+    axes.set_ylim(low, high)
+    axes.set_aspect("equal")
+    axes.set_xlabel("predicted from the table, ms")
+    axes.set_ylabel(f"whole network on the device, ms{_of(evidence)}")
+    axes.legend(loc="upper left", frameon=False)
+    return figure
+
+
+def _of(evidence: str) -> str:
+    return f" ({evidence})" if evidence else ""
+
+
+def _short(key: str) -> str:
+    """A block key as a reader wants it: kind, shapes, width, kernel, stride."""
+    kind, source, result, *rest = key.split("-")
+    facts = {part[0]: part for part in rest if part[0] in "mks" and part[1:].isdigit()}
+    if kind == "mbconv":
+        return f"{source} → {result}  mid {facts['m'][1:]}, {facts['k']}, {facts['s']}"
+    return f"{kind}  {source} → {result}"
+
+
+_SVG_OPTIONS: dict[str, Any] = {"format": "svg", "metadata": {"Date": None}}
+
+
+def _style() -> Any:
+    import matplotlib
+
+    return matplotlib.rc_context(_STYLE)
+
+
+def _axes(width: float, height: float) -> tuple[Figure, Axes]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.add_subplot()
+
+
+def _svg(draw: Any) -> str:
+    """The figure as an ``<svg>`` element that can stand inside a page."""
+    with _style():
+        text = io.StringIO()
+        draw().savefig(text, **_SVG_OPTIONS)
+    whole = text.getvalue()
+    return whole[whole.index("<svg") :]
