@@ -30,6 +30,11 @@ class AccuracyModel(Protocol):
         """False for a stand-in whose score orders subnets but predicts no accuracy."""
         ...
 
+    @property
+    def error(self) -> float | None:
+        """Mean absolute error of ``rerank`` as a fraction, None where no accuracy is claimed."""
+        ...
+
     def intercept(self, resolution: int) -> float: ...
 
     def layer_score(self, resolution: int, stage: int, position: int, layer: Layer) -> float: ...
@@ -66,6 +71,7 @@ class MacsProxy:
     """
 
     claims_accuracy = False
+    error = None
 
     def __init__(self, space: Space):
         self._space = space

@@ -22,12 +22,13 @@ _BATCH = 250
 
 
 @torch.no_grad()
-def recalibrate(
-    module: nn.Module, pixels: Tensor, resolution: int, space: Space, batch: int = _BATCH
-) -> None:
-    """Sets the running statistics of an extracted module from pixels ``[N, h, w, 3]``, in place.
+def recalibrate(module: nn.Module, images: Tensor, batch: int = _BATCH) -> None:
+    """Sets the running statistics of an extracted module from images, in place.
 
     The module is left in evaluation mode.
+
+    Args:
+        images: preprocessed, ``[N, 3, R, R]``.
     """
     norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
     sums = [(torch.zeros(m.num_features), torch.zeros(m.num_features)) for m in norms]
@@ -44,9 +45,9 @@ def recalibrate(
     ]
     try:
         module.train()
-        for part in torch.split(pixels, batch):
-            share = len(part) / len(pixels)
-            module(_nchw(part, resolution, space))
+        for part in torch.split(images, batch):
+            share = len(part) / len(images)
+            module(part.contiguous(memory_format=torch.channels_last))
     finally:
         module.eval()
         for handle in handles:
@@ -107,7 +108,7 @@ def subnet_accuracy(
     forward = fast_path(space)
     if forward is None:
         network = extract(supernet, subnet)
-        recalibrate(network, recalibration, subnet.resolution, space, batch)
+        recalibrate(network, _nchw(recalibration, subnet.resolution, space), batch)
         return module_accuracy(network, images, subnet.resolution, space, batch)
     statistics = subnet_statistics(forward, supernet, recalibration, subnet, batch)
     right = 0

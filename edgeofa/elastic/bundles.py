@@ -1,0 +1,111 @@
+"""Trained supernets as they are shipped: weights, calibration images, accuracy model, model card.
+
+A bundle is a folder ``supernets/<space>/`` with ``weights.safetensors``, ``calibration.npz``,
+``accuracy.json``, ``card.json`` and ``card.md``.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeofa.accuracy.model import FittedAccuracy, load_accuracy
+from edgeofa.errors import FileFormatError, MissingMaterial
+from edgeofa.paths import data_dir
+from edgeofa.spaces import Space, load_space
+
+if TYPE_CHECKING:
+    from edgeofa.elastic.supernet import Supernet
+
+__all__ = ["Bundle", "bundle_dir", "load_bundle"]
+
+_MAX_BYTES = 64 << 20
+_MAX_IMAGES = 10_000
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """A trained supernet with all that a deployment needs.
+
+    ``calibration``: uint8 ``[N, h, w, 3]``, made by the project itself.
+    """
+
+    space: Space
+    folder: Path
+    calibration: NDArray[np.uint8]
+    accuracy: FittedAccuracy
+    card: dict[str, Any]
+
+    @property
+    def weights_path(self) -> Path:
+        return self.folder / "weights.safetensors"
+
+    def supernet(self) -> Supernet:
+        """The trained supernet in evaluation mode; loads torch."""
+        from edgeofa.elastic.checkpoint import load_supernet
+
+        supernet = load_supernet(self.weights_path)
+        if supernet.space.name != self.space.name:
+            raise FileFormatError(
+                f"weights of space {supernet.space.name}", where=self.weights_path
+            )
+        return supernet
+
+
+def bundle_dir(space_name: str) -> Path:
+    return data_dir() / "supernets" / space_name
+
+
+def load_bundle(space_name: str) -> Bundle:
+    """The shipped bundle of a space; its weights are read by :meth:`Bundle.supernet`."""
+    space = load_space(space_name)
+    folder = bundle_dir(space.name)
+    if not (folder / "weights.safetensors").is_file():
+        raise MissingMaterial(
+            f"no trained supernet for space {space.name}",
+            where=folder,
+            hint="train one (edgeofa train run), or deploy for latency alone (--random-weights)",
+        )
+    return Bundle(
+        space=space,
+        folder=folder,
+        calibration=_load_calibration(folder / "calibration.npz"),
+        accuracy=load_accuracy(folder / "accuracy.json", space),
+        card=_load_card(folder / "card.json"),
+    )
+
+
+def _bounded(path: Path) -> Path:
+    if not path.is_file():
+        raise MissingMaterial("the bundle is incomplete", where=path)
+    if path.stat().st_size > _MAX_BYTES:
+        raise FileFormatError("a file of a bundle is at most 64 MiB", where=path)
+    return path
+
+
+def _load_calibration(path: Path) -> NDArray[np.uint8]:
+    try:
+        with np.load(_bounded(path), allow_pickle=False) as file:
+            images = file["images"]
+    except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise FileFormatError(f"not calibration images: {error}", where=path) from error
+    fits = images.ndim == 4 and images.shape[3] == 3 and 0 < len(images) <= _MAX_IMAGES
+    if images.dtype != np.uint8 or not fits:
+        raise FileFormatError(f"calibration images {images.dtype} {images.shape}", where=path)
+    return np.ascontiguousarray(images, dtype=np.uint8)
+
+
+def _load_card(path: Path) -> dict[str, Any]:
+    try:
+        card = json.loads(_bounded(path).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise FileFormatError(f"not a model card: {error}", where=path) from error
+    if not isinstance(card, dict):
+        raise FileFormatError("not a model card", where=path)
+    return card
