@@ -23,7 +23,7 @@ from edgeofa.spaces import Space, load_space
 if TYPE_CHECKING:
     from edgeofa.elastic.supernet import Supernet
 
-__all__ = ["Bundle", "bundle_dir", "load_bundle"]
+__all__ = ["Bundle", "bundle_dir", "load_bundle", "load_calibration"]
 
 _MAX_BYTES = 64 << 20
 _MAX_IMAGES = 10_000
@@ -75,7 +75,7 @@ def load_bundle(space_name: str) -> Bundle:
     return Bundle(
         space=space,
         folder=folder,
-        calibration=_load_calibration(folder / "calibration.npz"),
+        calibration=load_calibration(folder / "calibration.npz"),
         accuracy=load_accuracy(folder / "accuracy.json", space),
         card=_load_card(folder / "card.json"),
     )
@@ -89,7 +89,8 @@ def _bounded(path: Path) -> Path:
     return path
 
 
-def _load_calibration(path: Path) -> NDArray[np.uint8]:
+def load_calibration(path: Path) -> NDArray[np.uint8]:
+    """Calibration images, uint8 ``[N, h, w, 3]``."""
     try:
         with np.load(_bounded(path), allow_pickle=False) as file:
             images = file["images"]

@@ -5,14 +5,15 @@ from __future__ import annotations
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from edgeofa.errors import FileFormatError
+from edgeofa.errors import FileFormatError, MissingMaterial
 from edgeofa.paths import atomic_path
 
-__all__ = ["Progress", "load_state", "save_state"]
+__all__ = ["Progress", "load_state", "read_progress", "save_state"]
 
 _SCHEMA = 1
 
@@ -52,6 +53,29 @@ def save_state(
         torch.save(content, temporary)
 
 
+def _read(path: Path, space: str) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        found = (content["schema_version"], content["space"])
+    except (KeyError, TypeError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise FileFormatError(f"not a training state: {error}", where=path) from error
+    except OSError as error:
+        raise MissingMaterial(f"no training state: {error}", where=path) from error
+    if found != (_SCHEMA, space):
+        raise FileFormatError(
+            f"training state of schema and space {found}, not {(_SCHEMA, space)}", where=path
+        )
+    return content
+
+
+def read_progress(path: Path, space: str) -> Progress:
+    """What a training has cost so far."""
+    try:
+        return Progress(**_read(path, space)["progress"])
+    except (KeyError, TypeError) as error:
+        raise FileFormatError(f"not a training state: {error}", where=path) from error
+
+
 def load_state(
     path: Path,
     space: str,
@@ -60,25 +84,12 @@ def load_state(
     optimiser: torch.optim.Optimizer | None,
 ) -> Progress:
     """Restores all of it in place; refuses the state of another space or version."""
+    content = _read(path, space)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        found: tuple[object, object] = (content["schema_version"], content["space"])
-        if found != (_SCHEMA, space):
-            raise FileFormatError(
-                f"training state of schema and space {found}, not {(_SCHEMA, space)}", where=path
-            )
-        for module, key in ((model, "model"), (average, "average")):
-            state: dict[str, Tensor] = content[key]
-            module.load_state_dict(state)
+        model.load_state_dict(content["model"])
+        average.load_state_dict(content["average"])
         if optimiser is not None:
             optimiser.load_state_dict(content["optimiser"])
         return Progress(**content["progress"])
-    except (
-        KeyError,
-        TypeError,
-        ValueError,
-        RuntimeError,
-        EOFError,
-        pickle.UnpicklingError,
-    ) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise FileFormatError(f"not a training state: {error}", where=path) from error

@@ -58,7 +58,8 @@ def _noise(count: int, size: int, space: Space, generator: torch.Generator) -> T
     noise = torch.fft.ifft2(torch.fft.fft2(white) / radius).real
     noise = (noise / noise.std()).permute(0, 2, 3, 1)
     mean, std = torch.tensor(space.preprocess.mean), torch.tensor(space.preprocess.std)
-    return (noise * std * 0.8 + mean).clamp(0, 255).contiguous()
+    pixels: Tensor = (noise * std * 0.8 + mean).clamp(0, 255)
+    return pixels.contiguous()
 
 
 def _mismatch(collected: Statistics, target: Statistics) -> Tensor:
@@ -196,4 +197,5 @@ def nearness(images: Tensor, training: Tensor) -> Nearness:
 
 def _unit(flat: Tensor) -> Tensor:
     centred = flat - flat.mean(1, keepdim=True)
-    return centred / centred.norm(dim=1, keepdim=True).clamp_min(1e-6)
+    unit: Tensor = centred / centred.norm(dim=1, keepdim=True).clamp_min(1e-6)
+    return unit

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edgeofa.accuracy.features import subnet_macs
 from edgeofa.elastic.supernet import Supernet
 from edgeofa.errors import MissingMaterial
 from edgeofa.spaces.space import Space, Subnet
@@ -25,11 +26,11 @@ from edgeofa.training.recalibrate import subnet_accuracy
 from edgeofa.training.recipe import Recipe
 from edgeofa.training.state import Progress, load_state, save_state
 
-__all__ = ["Budget", "Trainer", "subnet_macs"]
+__all__ = ["Budget", "Trainer"]
 
 _CHECKPOINT_S = 240.0
 _LOG_S = 60.0
-_EVALUATE_S = 420.0
+_EVALUATE_S = 900.0
 
 
 @dataclass(frozen=True)
@@ -44,22 +45,6 @@ class Budget:
         by_time = state.elapsed_s / self.seconds
         by_steps = 0.0 if self.steps is None else state.step / self.steps
         return min(1.0, max(by_time, by_steps))
-
-
-def subnet_macs(space: Space, subnet: Subnet) -> int:
-    """Multiply-accumulates of convolutions and the classifier for one image."""
-    total = 0
-    for b in space.blocks(subnet):
-        area_in, area_out = b.size**2, b.size_out**2
-        if b.kind == "stem":
-            total += area_out * b.kernel**2 * 3 * b.cout
-        elif b.kind == "head":
-            mixed = b.mid * b.mix + b.mix * b.cout if b.mix else b.mid * b.cout
-            total += area_in * b.cin * b.mid + mixed
-        else:
-            expand = area_in * b.cin * b.mid if b.mid != b.cin else 0
-            total += expand + area_out * b.mid * (b.kernel**2 + b.cout)
-    return total
 
 
 def _parameter_groups(supernet: Supernet, weight_decay: float) -> list[dict[str, object]]:
@@ -185,7 +170,7 @@ class Trainer:
             f"loss {label:.3f} distilled {soft:.3f}"
         )
 
-    def evaluate(self, images: int = 1000) -> str:
+    def evaluate(self, images: int = 600) -> str:
         """Accuracies of a few averaged subnets on held-out images, as one line."""
         sample, recalibration = self.held_out.first(images), self.train.first(images // 2)
         rng = random.Random(7)

@@ -1,0 +1,192 @@
+"""``edgeofa train``: train a supernet, and make the bundle that deployments use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from edgeofa.elastic.supernet import Supernet
+    from edgeofa.spaces.space import Space
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Train a supernet, and make the bundle that deployments use.",
+)
+
+SpaceOption = Annotated[str, typer.Option(help="Space to train.")]
+DataOption = Annotated[
+    Path, typer.Option(help="Data set: CIFAR-10 archives, or <train|test>/<class>/<image>.")
+]
+BundleOption = Annotated[Path, typer.Option("--bundle", help="Folder of the bundle.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the record as JSON.")]
+SeedOption = Annotated[int, typer.Option(help="Seed of everything random.")]
+
+
+@app.command()
+def run(
+    space: SpaceOption,
+    data: DataOption,
+    out: Annotated[Path, typer.Option(help="Folder of the training's state.")],
+    minutes: Annotated[
+        float | None, typer.Option(help="Training time in all, resumed runs included.")
+    ] = None,
+    until: Annotated[str | None, typer.Option(help="HH:MM at which the training ends.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Number of updates.", min=1)] = None,
+    seed: SeedOption = 0,
+    json: JsonOption = False,
+) -> None:
+    """Train in one thread; the same command goes on where a stopped training ended."""
+    from edgeofa.errors import UsageError
+    from edgeofa.jsonio import dumps
+    from edgeofa.training.session import train
+
+    if minutes is None and until is None and steps is None:
+        raise UsageError("how long?", hint="--minutes, --until or --steps")
+    progress = train(space, data, out, minutes, until, steps, seed, _log)
+    if json:
+        typer.echo(dumps(progress))
+
+
+@app.command()
+def export(
+    space: SpaceOption,
+    data: DataOption,
+    state: Annotated[Path, typer.Option(help="Folder of the training's state.")],
+    bundle: BundleOption,
+) -> None:
+    """Write a training's averaged weights into a bundle."""
+    from edgeofa.training.data import load_images
+    from edgeofa.training.publish import export_weights
+
+    _one_thread()
+    recalibration = load_images(data, "train").first(1000).pixels
+    weights = bundle / "weights.safetensors"
+    export_weights(state / "state.pt", _space(space), recalibration, weights)
+    _log(f"wrote {weights}")
+
+
+@app.command()
+def synthesize(
+    data: DataOption,
+    bundle: BundleOption,
+    images: Annotated[int, typer.Option(help="Number of images.", min=16, max=10_000)] = 256,
+    seconds: Annotated[float, typer.Option(help="Time of optimisation.", min=1)] = 240,
+    real: Annotated[int, typer.Option(help="Real images that are matched.", min=100)] = 1000,
+    seed: SeedOption = 0,
+) -> None:
+    """Make a bundle's calibration images: noise whose statistics match the data's."""
+    from edgeofa.training.data import load_images
+    from edgeofa.training.publish import save_calibration
+    from edgeofa.training.synthesize import synthesize as make
+
+    supernet = _supernet(bundle)
+    pixels = load_images(data, "train").first(real).pixels
+    made = make(supernet, pixels, images, seconds, seed, _log)
+    save_calibration(made, bundle / "calibration.npz")
+    _log(f"wrote {bundle / 'calibration.npz'}")
+
+
+@app.command()
+def measure(
+    data: DataOption,
+    bundle: BundleOption,
+    journal: Annotated[Path, typer.Option(help="Finished subnets; of this supernet alone.")],
+    subnets: Annotated[int, typer.Option(help="How many subnets.", min=40)] = 220,
+    images: Annotated[int, typer.Option(help="Held-out images for each.", min=100)] = 1500,
+    recalibration: Annotated[int, typer.Option(help="Images for batch norms.", min=100)] = 500,
+    seed: SeedOption = 0,
+    json: JsonOption = False,
+) -> None:
+    """Measure subnets on held-out images, and fit a bundle's accuracy model to them."""
+    from edgeofa.accuracy.fit import fit_accuracy
+    from edgeofa.accuracy.measure import measure_subnets, sample_subnets
+    from edgeofa.paths import write_atomic
+    from edgeofa.training.data import load_images
+
+    supernet = _supernet(bundle)
+    held_out = load_images(data, "held_out").first(images)
+    pixels = load_images(data, "train").first(recalibration).pixels
+    chosen = sample_subnets(supernet.space, subnets, seed)
+    pairs = measure_subnets(
+        supernet,
+        chosen,
+        pixels,
+        held_out,
+        journal,
+        lambda n, s, a: _log(f"{n + 1}/{len(chosen)} {s} {100 * a:.1f}%"),
+    )
+    evidence = (
+        f"measured on {len(held_out)} images held out of the training, recalibrated on "
+        f"{len(pixels)} training images"
+    )
+    model = fit_accuracy(supernet.space, pairs, len(held_out), evidence, seed)
+    write_atomic(bundle / "accuracy.json", model.content.model_dump_json() + "\n")
+    quality = model.content.cross_validation
+    if json:
+        typer.echo(quality.model_dump_json(indent=2))
+    else:
+        typer.echo(
+            f"additive {quality.additive_points:.2f} points, tau {quality.additive_tau:.3f}; "
+            f"rerank {quality.rerank_points:.2f} points, tau {quality.rerank_tau:.3f}"
+        )
+
+
+@app.command()
+def card(
+    data: DataOption,
+    state: Annotated[Path, typer.Option(help="Folder of the training's state.")],
+    bundle: BundleOption,
+    test_images: Annotated[int, typer.Option(help="Test images.", min=100)] = 10_000,
+    seed: SeedOption = 0,
+    json: JsonOption = False,
+) -> None:
+    """Measure a bundle's accuracies and write its model card."""
+    import torch
+
+    from edgeofa.accuracy.model import load_accuracy
+    from edgeofa.elastic.bundles import load_calibration
+    from edgeofa.jsonio import dumps
+    from edgeofa.training.card import make_card, write_card
+    from edgeofa.training.data import load_images
+    from edgeofa.training.publish import judge
+    from edgeofa.training.recipe import recipe_for
+    from edgeofa.training.state import read_progress
+
+    supernet = _supernet(bundle)
+    space = supernet.space
+    train = load_images(data, "train")
+    test = load_images(data, "test").first(test_images)
+    calibration = torch.from_numpy(load_calibration(bundle / "calibration.npz"))
+    facts = judge(supernet, calibration, train, test, seed=seed, log=_log)
+    accuracy = load_accuracy(bundle / "accuracy.json", space)
+    progress = read_progress(state / "state.pt", space.name)
+    record = make_card(space, recipe_for(space), progress, facts, accuracy, len(train))
+    write_card(record, accuracy, bundle)
+    if json:
+        typer.echo(dumps(record))
+
+
+def _one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def _space(name: str) -> Space:
+    from edgeofa.spaces import load_space
+
+    return load_space(name)
+
+
+def _supernet(bundle: Path) -> Supernet:
+    from edgeofa.elastic.checkpoint import load_supernet
+
+    _one_thread()
+    return load_supernet(bundle / "weights.safetensors")
+
+
+def _log(line: Any) -> None:
+    typer.echo(line, err=True)

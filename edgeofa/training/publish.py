@@ -1,0 +1,145 @@
+"""From a finished training to a bundle: weights, calibration images, and the facts for its card."""
+
+from __future__ import annotations
+
+import io
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from edgeofa.accuracy.features import subnet_macs
+from edgeofa.elastic.checkpoint import save_supernet
+from edgeofa.elastic.supernet import ElasticConv, Supernet
+from edgeofa.errors import UsageError
+from edgeofa.paths import write_atomic
+from edgeofa.spaces.space import Space, Subnet
+from edgeofa.training.data import Images
+from edgeofa.training.fast import fast_path
+from edgeofa.training.recalibrate import subnet_accuracy, subnet_statistics
+from edgeofa.training.state import Progress, load_state
+from edgeofa.training.synthesize import Nearness, nearness
+
+__all__ = [
+    "CalibrationCost",
+    "Facts",
+    "SubnetResult",
+    "export_weights",
+    "judge",
+    "save_calibration",
+]
+
+_RANDOM = 20
+_CALIBRATED = 10
+
+
+def export_weights(state: Path, space: Space, recalibration: Tensor, out: Path) -> Progress:
+    """Writes the averaged weights of a training state as a checkpoint.
+
+    Its batch norms hold the largest subnet's statistics (at the middle resolution); every other
+    subnet has to be recalibrated.
+    """
+    supernet, unused = Supernet(space), Supernet(space)
+    progress = load_state(state, space.name, unused, supernet, None)
+    forward = fast_path(space)
+    if forward is None:
+        raise UsageError("needs the compiled kernels", hint="install a C compiler (x86-64, AVX2)")
+    middle = space.resolutions[len(space.resolutions) // 2]
+    statistics = subnet_statistics(forward, supernet, recalibration, space.largest(middle))
+    convolutions = {n: m for n, m in supernet.named_modules() if isinstance(m, ElasticConv)}
+    for name, (mean, var) in statistics.items():
+        norm = convolutions[name].norm
+        norm.get_buffer("running_mean").copy_(mean)
+        norm.get_buffer("running_var").copy_(var)
+    save_supernet(supernet, out)
+    return progress
+
+
+def save_calibration(images: Tensor, out: Path) -> None:
+    """Writes calibration images uint8 ``[N, h, w, 3]``."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, images=images.numpy())
+    write_atomic(out, buffer.getvalue())
+
+
+@dataclass(frozen=True)
+class SubnetResult:
+    """Test accuracy of a subnet, 0 to 1, recalibrated on real and on the bundle's own images."""
+
+    role: str
+    subnet: str
+    macs: int
+    accuracy: float
+    accuracy_synthetic: float | None
+
+
+@dataclass(frozen=True)
+class CalibrationCost:
+    """Points (of 100) that calibration on the bundle's images loses against real ones."""
+
+    subnets: int
+    real_images: int
+    synthetic_images: int
+    mean_points: float
+    worst_points: float
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What was measured on a finished supernet."""
+
+    test_images: int
+    results: tuple[SubnetResult, ...]
+    calibration: CalibrationCost
+    nearness: Nearness
+    #: the same figures of as many test images, as a yardstick
+    nearness_test: Nearness
+
+
+def judge(
+    supernet: Supernet,
+    calibration: Tensor,
+    train: Images,
+    test: Images,
+    recalibration_images: int = 2000,
+    seed: int = 0,
+    log: Callable[[str], None] | None = None,
+) -> Facts:
+    """Accuracies of the largest, the smallest and 20 random subnets on the test images, the cost
+    of the bundle's calibration images on 10 of these, and their distance to the training images."""
+    space = supernet.space
+    real = train.pixels[:recalibration_images]
+    rng = random.Random(f"judge {seed}")
+    middle = space.resolutions[len(space.resolutions) // 2]
+    chosen: list[tuple[str, Subnet]] = [
+        ("largest", space.largest(middle)),
+        ("smallest", space.smallest()),
+        *((f"random {i}", space.sample(rng)) for i in range(_RANDOM)),
+    ]
+    results = []
+    for number, (role, subnet) in enumerate(chosen):
+        accuracy = subnet_accuracy(supernet, subnet, real, test)
+        own = None
+        if 2 <= number < 2 + _CALIBRATED:
+            own = subnet_accuracy(supernet, subnet, calibration, test)
+        macs = subnet_macs(space, subnet)
+        results.append(SubnetResult(role, str(subnet), macs, accuracy, own))
+        if log is not None:
+            log(f"{role} {subnet}: {100 * accuracy:.2f}%, own calibration {own}")
+    lost = [
+        100 * (r.accuracy - r.accuracy_synthetic)
+        for r in results
+        if r.accuracy_synthetic is not None
+    ]
+    cost = CalibrationCost(len(lost), len(real), len(calibration), sum(lost) / len(lost), max(lost))
+    yardstick = test.pixels[: len(calibration)]
+    return Facts(
+        test_images=len(test),
+        results=tuple(results),
+        calibration=cost,
+        nearness=nearness(calibration, train.pixels),
+        nearness_test=nearness(yardstick, train.pixels),
+    )

@@ -1,0 +1,66 @@
+"""One training from start to end, as the command line runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from math import inf
+from pathlib import Path
+
+import torch
+
+from edgeofa.errors import UsageError
+from edgeofa.spaces import load_space
+from edgeofa.training.data import load_images
+from edgeofa.training.recipe import recipe_for
+from edgeofa.training.state import Progress
+from edgeofa.training.trainer import Budget, Trainer
+
+__all__ = ["seconds_until", "train"]
+
+
+def seconds_until(clock: str, now: datetime) -> float:
+    """Seconds from ``now`` to the next HH:MM."""
+    try:
+        then = datetime.strptime(clock, "%H:%M")
+    except ValueError:
+        raise UsageError(
+            f"not a time of day: {clock[:20]!r}", hint="HH:MM, such as 06:30"
+        ) from None
+    end = now.replace(hour=then.hour, minute=then.minute, second=0, microsecond=0)
+    return ((end if end > now else end + timedelta(days=1)) - now).total_seconds()
+
+
+def train(
+    space_name: str,
+    data: Path,
+    out: Path,
+    minutes: float | None,
+    until: str | None,
+    steps: int | None,
+    seed: int,
+    log: Callable[[str], None],
+) -> Progress:
+    """Trains the supernet of a space until the first of the limits; resumes the state in ``out``.
+
+    The learning rate falls to its end over these limits, so give the same ones when resuming.
+    """
+    # one thread a process: two collapse when the machine is shared
+    torch.set_num_threads(1)
+    space = load_space(space_name)
+    trainer = Trainer(
+        space=space,
+        recipe=recipe_for(space),
+        train=load_images(data, "train"),
+        held_out=load_images(data, "held_out"),
+        out=out,
+        seed=seed,
+        log=log,
+    )
+    trainer.resume()
+    seconds = inf if minutes is None else 60 * minutes
+    if until is not None:
+        left = seconds_until(until, datetime.now())
+        seconds = min(seconds, trainer.progress.elapsed_s + left)
+    trainer.run(Budget(seconds=seconds, steps=steps))
+    return trainer.progress
