@@ -137,7 +137,8 @@ def _markdown(card: dict[str, Any], fit: CrossValidation) -> str:
         "",
         "## Accuracy model",
         "",
-        f"Fitted to {model['subnets']} subnets, {model['evidence']}. Ten-fold cross-validation: additive model {fit.additive_points:.2f} points mean "
+        f"Fitted to {model['subnets']} subnets, {model['evidence']}. "
+        f"Ten-fold cross-validation: additive model {fit.additive_points:.2f} points mean "
         f"absolute error, Kendall's tau {fit.additive_tau:.3f}; the model that ranks the best "
         f"candidates {fit.rerank_points:.2f} points, tau {fit.rerank_tau:.3f}. Counting noise of "
         f"one measurement is {fit.measurement_points:.2f} points (standard error).",
