@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING
 
 from edgeofa.deployment import Attempt, Budget, Deployment
 from edgeofa.devices.base import Device
-from edgeofa.errors import MissingMaterial, NoSubnetFits, UsageError
+from edgeofa.errors import NoSubnetFits
 from edgeofa.graph.ir import DType
 from edgeofa.networks import Network, RandomWeights, TrainedWeights, WeightSource
 from edgeofa.placement import Placement, place
 from edgeofa.report.progress import Steps
 from edgeofa.spaces import Space, Subnet
-from edgeofa.targets import Target
 
 if TYPE_CHECKING:
     from edgeofa.solver.inputs import Inputs
@@ -29,8 +28,6 @@ if TYPE_CHECKING:
 MAX_TURNS = 3
 #: after a miss the next turn aims a little below what would just have been enough
 _TIGHTEN = 0.99
-#: subnets of the additive model that the better accuracy model chooses among
-_RERANKED = 64
 
 
 @dataclass(frozen=True)
@@ -106,14 +103,22 @@ def deploy(request: Request, steps: Steps, device: Device | None = None) -> tupl
     """
     from edgeofa.devices.registry import device_for
     from edgeofa.report.record import make_record, write_report
+    from edgeofa.solver.inputs import load_candidates
     from edgeofa.spaces import load_space
     from edgeofa.targets import load_target
 
     target = load_target(request.target)
     space = load_space(request.space or target.default_space)
-    backends = _backends(request, target)
+    backends = target.backends if request.backend == "auto" else (request.backend,)
     with steps("load tables and accuracy model"):
-        inputs = _load_inputs(request, target, space, backends)
+        candidates = load_candidates(
+            target,
+            space,
+            request.backend,
+            request.precision,
+            request.threads,
+            proxy=request.random_weights,
+        )
     with steps("reach the device"):
         device = device or device_for(target)
     folder = request.out or Path("deployments") / (
@@ -121,7 +126,7 @@ def deploy(request: Request, steps: Steps, device: Device | None = None) -> tupl
     )
     # a budget that cannot be met is found out before a supernet is loaded
     with steps("solve"):
-        choice = choose(inputs, request.budget)
+        choice = _choose(candidates, request.budget, request.budget.latency_ms)
     with steps("load weights"):
         weights = load_weights(request, space)
     turns: list[Turn] = []
@@ -142,7 +147,7 @@ def deploy(request: Request, steps: Steps, device: Device | None = None) -> tupl
         )
         try:
             with steps("solve"):
-                choice = choose(inputs, request.budget.model_copy(update={"latency_ms": limit}))
+                choice = _choose(candidates, request.budget, limit)
         except NoSubnetFits:
             steps.note(f"no subnet fits {limit:.2f} ms")
             break
@@ -161,86 +166,15 @@ def load_weights(request: Request, space: Space) -> WeightSource:
     return TrainedWeights(load_bundle(space.name), request.data, request.seed)
 
 
-def _backends(request: Request, target: Target) -> tuple[str, ...]:
-    if request.backend == "auto":
-        return target.backends
-    if request.backend not in target.backends:
-        raise UsageError(
-            f"target {target.name} has no back end {request.backend!r}",
-            hint=f"auto or one of {', '.join(target.backends)}",
-        )
-    return (request.backend,)
-
-
-def _precisions(request: Request, target: Target) -> tuple[DType, ...]:
-    if request.precision == "auto":
-        return target.precisions
-    chosen = tuple(p for p in target.precisions if p == request.precision)
-    if not chosen:
-        raise UsageError(
-            f"target {target.name} has no precision {request.precision!r}",
-            hint=f"auto or one of {', '.join(target.precisions)}",
-        )
-    return chosen
-
-
-def _load_inputs(
-    request: Request, target: Target, space: Space, backends: tuple[str, ...]
-) -> list[Inputs]:
-    """One table a precision: that of the first back end that has one."""
-    from edgeofa.solver.inputs import load_inputs
-
-    found: list[Inputs] = []
-    missing: list[MissingMaterial] = []
-    for precision in _precisions(request, target):
-        for backend in backends:
-            try:
-                inputs = load_inputs(
-                    target,
-                    space,
-                    backend,
-                    precision,
-                    request.threads,
-                    allow_proxy=request.random_weights,
-                )
-            except MissingMaterial as error:
-                missing.append(error)
-                continue
-            found.append(inputs)
-            break
-    if not found:
-        raise missing[0]
-    return found
-
-
-def choose(inputs: list[Inputs], budget: Budget) -> Choice:
-    """The most accurate subnet within the budget over all precisions that have a table."""
+def _choose(candidates: list[Inputs], budget: Budget, latency_ms: float) -> Choice:
+    """The most accurate subnet within the budget, at ``latency_ms``, over all candidates."""
+    from edgeofa.solver.inputs import choose
     from edgeofa.solver.problem import Budgets
-    from edgeofa.solver.select import select
 
     budgets = Budgets(
-        latency_ms=budget.latency_ms,
+        latency_ms=latency_ms,
         energy_mj=budget.energy_mj,
         weight_bytes=budget.flash_bytes,
         peak_bytes=budget.sram_bytes,
     )
-    choices: list[Choice] = []
-    refusals: list[NoSubnetFits] = []
-    for candidate in inputs:
-        try:
-            selection = select(
-                candidate.problem,
-                candidate.space,
-                candidate.table,
-                candidate.accuracy,
-                budgets,
-                k=_RERANKED,
-            )
-        except NoSubnetFits as error:
-            refusals.append(error)
-        else:
-            choices.append(Choice(candidate, selection))
-    if not choices:
-        raise refusals[0]
-    # of equals the first: precisions come in the target's order of preference
-    return max(choices, key=lambda c: c.selection.best.score if c.accuracy is None else c.accuracy)
+    return Choice(*choose(candidates, budgets))

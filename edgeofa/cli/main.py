@@ -40,12 +40,13 @@ def _main(
 
 
 def _register() -> None:
-    from edgeofa.cli import deploy, doctor, frontier, profile, setup, solve, table, target
+    from edgeofa.cli import deploy, doctor, frontier, profile, setup, solve, table, target, train
 
     app.command()(profile.profile)
     app.command()(solve.solve)
     app.command()(frontier.frontier)
     app.command()(deploy.deploy)
+    app.add_typer(train.app, name="train")
     app.add_typer(table.app, name="table")
     app.add_typer(target.app, name="target")
     app.command()(setup.setup)

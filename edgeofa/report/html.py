@@ -11,7 +11,7 @@ def deployment_html(deployment: Deployment) -> str:
     """The page as text; pictures are inline SVG."""
     import jinja2
 
-    from edgeofa.report import plots
+    import edgeofa.report.plots as plots
 
     d = deployment
     figures = {

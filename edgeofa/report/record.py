@@ -72,7 +72,7 @@ def make_record(
         interval_ms=(latency.low_ms, latency.high_ms),
         accuracy=Accuracy(
             predicted=choice.accuracy,
-            predicted_error=choice.accuracy_error,
+            predicted_error=choice.inputs.accuracy.error,
             measured=None if measured is None else measured[0],
             images=None if measured is None else measured[1],
         ),
