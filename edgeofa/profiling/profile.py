@@ -21,6 +21,7 @@ from typing import Literal
 from edgeofa import __version__
 from edgeofa.accuracy.base import block_macs
 from edgeofa.backends.base import Artifact, Backend
+from edgeofa.backends.registry import backend_names
 from edgeofa.devices.base import Device
 from edgeofa.devices.registry import device_for
 from edgeofa.emulation.energy import energy_mj
@@ -101,7 +102,9 @@ def profile(
     """
     chosen = _check(target, space, backend, precision, resolutions, subnets, threads)
     device = device or device_for(target)
-    identity = device.identity()
+    # another runtime's version changes no number here
+    others = set(backend_names()) - {backend.name}
+    identity = {k: v for k, v in device.identity().items() if k not in others}
     subject = Subject(
         target=target.name,
         target_digest=target.digest,
