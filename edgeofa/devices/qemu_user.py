@@ -206,11 +206,9 @@ class QemuUserDevice(Device):
         if not isinstance(trace, Region):
             return Failure(job, str(trace))
         try:
-            cost = region_cost(trace, prices, self._model.lines)
-            operators = count_operators(job.path, job.backend) if threads > 1 else 0
-            modelled = latency(
-                self._model, cost, self._core.clock_hz, threads=threads, operators=operators
-            )
+            cost = region_cost(trace, prices, self._model)
+            operators = count_operators(job.path, job.backend)
+            modelled = latency(self._model, cost, self._core.clock_hz, operators, threads=threads)
             output = _read_output(end) if job.want_output else None
         except EdgeofaError as error:
             return Failure(job, str(error))

@@ -1,20 +1,22 @@
 """From executed code to milliseconds on a core.
 
-One thread, all terms of one invoke::
+One thread, summed over the basic blocks of one invoke::
 
-    t = pipeline * core + memory * (L2 + DRAM) + fixed
+    t = sum max(pipeline * core, stream) + sum other + write_back + operator * operators
 
-``core`` are the block prices of llvm-mca times the executions, ``L2`` and ``DRAM`` the missed
-cache lines times a cost per line, by whether the prefetchers saw them coming. ``pipeline``,
-``memory`` and ``fixed`` are fitted to published measurements (see calibrate.py); every other
-constant has a source or is a stated judgement. docs/numbers.md says how well it holds.
+``core`` is a block's price by llvm-mca times its executions. ``stream`` is the time that missed
+lines in sequence take at the bandwidth of L2 or DRAM: prefetchers fetch them while the block
+computes, so only what exceeds the computing shows. ``other`` are misses that no prefetcher saw
+coming, and show in full. ``pipeline`` and ``operator`` are fitted to published measurements of
+single blocks (see calibrate.py); every other constant is a stated judgement. docs/numbers.md says
+how well it all holds.
 
-Several threads (one emulated, the others modelled)::
+Several threads (one is emulated, the others are modelled)::
 
-    t = (pipeline * core + memory * L2) / n + memory * DRAM + synchronise * operators + fixed
+    t = (pipeline * core + L2) / n + DRAM + operator * operators
 
-because the cores have their own L1 and pipelines, the four of a cluster share one L2 whose
-bandwidth grows with them, and the memory controller is one.
+because each core has its own pipeline and L1, the L2 serves them side by side, and they queue for
+the one memory controller, which nothing hides any more.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from edgeofa.emulation.trace import Region
+from edgeofa.emulation.trace import BlockCount, Region
 from edgeofa.errors import DeviceError, UsageError
 
 
@@ -41,17 +43,18 @@ class LineCosts:
 
 @dataclass(frozen=True)
 class CoreModel:
-    """Constants of one core at one clock. ``error`` is the 95% quantile of the relative error that
-    the model showed on shapes it was not fitted to; ``error_threads`` the same by judgement for
-    several threads, which nothing was fitted to."""
+    """Constants of one core at one clock.
+
+    ``error`` is the 95% quantile of the relative error on shapes that the fit had not seen;
+    ``error_threads`` the same for several threads, by judgement: nothing was fitted to them.
+    """
 
     name: str
     lines: LineCosts
+    #: real cycles per cycle of llvm-mca, which knows no branch misses, TLB or bank conflicts
     pipeline: float
-    memory: float
-    fixed_ms: float
-    #: starting an operator on all threads and waiting for the last, per operator
-    synchronise_ms: float
+    #: each operator begins with cold branch predictors, TLB and code
+    operator_ms: float
     error: float
     error_threads: float
     source: str
@@ -65,14 +68,13 @@ class CoreModel:
 
 CORTEX_A72 = CoreModel(
     name="cortex-a72",
+    # 4 GB/s from DRAM at 1.5 GHz is 24 cycles a line; the others are latencies of the TRM's order
     lines=LineCosts(l2_stream=5, l2_other=12, dram_stream=24, dram_other=150, write_back=24),
-    pipeline=1.0,
-    memory=1.0,
-    fixed_ms=0.0,
-    synchronise_ms=0.006,
-    error=0.25,
-    error_threads=0.4,
-    source="FBNet blocks on a Raspberry Pi 4 (HW-NAS-Bench, through HELP), see calibrate.py",
+    pipeline=1.2,
+    operator_ms=0.028,
+    error=0.23,
+    error_threads=0.3,
+    source="FBNet blocks on a Raspberry Pi 4 (HW-NAS-Bench, through HELP), by calibrate.py",
 )
 
 _MODELS = {model.name: model for model in (CORTEX_A72,)}
@@ -90,39 +92,59 @@ def core_model(name: str) -> CoreModel:
 
 @dataclass(frozen=True)
 class RegionCost:
-    """Cycles of one invoke on one thread, before the fitted constants."""
+    """Cycles of one invoke on one thread.
+
+    ``core`` is computing. ``l2`` and ``dram`` are waiting for lines if nothing hides it,
+    ``l2_shown`` and ``dram_shown`` what computing does not hide.
+    """
 
     core: float
     l2: float
     dram: float
+    l2_shown: float
+    dram_shown: float
     instructions: int
 
 
-def region_cost(region: Region, prices: Mapping[str, float], lines: LineCosts) -> RegionCost:
-    """Sum a region's blocks; ``prices`` are cycles per execution by code.
+def region_cost(region: Region, prices: Mapping[str, float], model: CoreModel) -> RegionCost:
+    """Sum a region's blocks; ``prices`` are llvm-mca's cycles per execution by code.
 
     A block without a price costs one cycle per instruction; ``DeviceError`` when such blocks are
-    more than 2% of the instructions, or when other threads ran meanwhile (what they did
-    depends on the host's scheduler).
+    more than 2% of the instructions, or when other threads ran meanwhile (what they did depends
+    on the host's scheduler).
     """
     if region.foreign:
         raise DeviceError("more than one thread computed in the emulator; the model needs one")
-    core = l2 = dram = 0.0
-    unpriced = 0
+    instructions, unpriced = region.instructions, 0
+    core = l2 = dram = l2_shown = dram_shown = 0.0
     for block in region.blocks:
         price = prices.get(block.code)
         if price is None:
             unpriced += block.instructions
-            core += block.instructions
-        else:
-            core += price * block.executions
-        l2 += lines.l2_stream * max(block.l1_stream - block.l2_stream, 0)
-        l2 += lines.l2_other * max(block.l1_other - block.l2_other, 0)
-        dram += lines.dram_stream * block.l2_stream + lines.dram_other * block.l2_other
-    instructions = region.instructions
+            price = len(block.code) / 8
+        computing = model.pipeline * price * block.executions
+        l2_stream, l2_other, dram_stream, dram_other = _waiting(block, model.lines)
+        stream = l2_stream + dram_stream
+        share = max(stream - computing, 0.0) / stream if stream else 0.0
+        core += computing
+        l2 += l2_stream + l2_other
+        dram += dram_stream + dram_other
+        l2_shown += share * l2_stream + l2_other
+        dram_shown += share * dram_stream + dram_other
     if unpriced > _MAX_UNPRICED * instructions:
         raise DeviceError(f"llvm-mca has no price for {unpriced / instructions:.0%} of the code")
-    return RegionCost(core, l2, dram + lines.write_back * region.written_back, instructions)
+    write_back = model.lines.write_back * region.written_back
+    return RegionCost(core, l2, dram + write_back, l2_shown, dram_shown + write_back, instructions)
+
+
+def _waiting(block: BlockCount, lines: LineCosts) -> tuple[float, float, float, float]:
+    """Cycles for a block's lines: L2 in streams, L2 other, DRAM in streams, DRAM other."""
+    return (
+        lines.l2_stream * max(block.l1_stream - block.l2_stream, 0),
+        lines.l2_other * max(block.l1_other - block.l2_other, 0),
+        lines.dram_stream * block.l2_stream,
+        lines.dram_other * block.l2_other,
+    )
 
 
 @dataclass(frozen=True)
@@ -135,17 +157,19 @@ class ModelledLatency:
 
 
 def latency(
-    model: CoreModel, cost: RegionCost, clock_hz: float, *, threads: int = 1, operators: int = 0
+    model: CoreModel, cost: RegionCost, clock_hz: float, operators: int, *, threads: int = 1
 ) -> ModelledLatency:
-    """Apply the constants of ``model``; ``operators`` matters for several threads only."""
+    """Milliseconds of an invoke with ``operators`` operators (see the module's formulas)."""
     cycle_ms = 1e3 / clock_hz
+    if threads == 1:
+        core, l2, dram = cost.core, cost.l2_shown, cost.dram_shown
+    else:
+        core, l2, dram = cost.core / threads, cost.l2 / threads, cost.dram
     parts = {
-        "core": model.pipeline * cost.core * cycle_ms / threads,
-        "l2": model.memory * cost.l2 * cycle_ms / threads,
-        "dram": model.memory * cost.dram * cycle_ms,
-        "fixed": model.fixed_ms,
+        "core": core * cycle_ms,
+        "l2": l2 * cycle_ms,
+        "dram": dram * cycle_ms,
+        "operators": model.operator_ms * operators,
     }
-    if threads > 1:
-        parts["synchronise"] = model.synchronise_ms * operators
     error = model.error if threads == 1 else model.error_threads
     return ModelledLatency(sum(parts.values()), parts, error)
