@@ -16,6 +16,7 @@ from edgeofa.devices.local import LocalDevice, library_path
 from edgeofa.errors import UsageError
 from edgeofa.graph import reference
 from edgeofa.graph.ir import Graph
+from edgeofa.paths import cache_dir
 
 pytestmark = pytest.mark.device
 STEPS = {"network": 4, "softmax": 2, "squeeze_excite": 2, "hard_swish": 2}
@@ -122,6 +123,20 @@ def test_an_input_of_the_wrong_size_is_refused(device, tmp_path) -> None:
     (outcome,) = device.run([wrong])
     assert isinstance(outcome, Failure)
     assert "bytes that the model takes" in outcome.reason
+
+
+def test_onnxruntime_does_not_report_home(device, tmp_path, monkeypatch) -> None:
+    """Its telemetry is a thread and a database, which would be part of what is measured."""
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("EDGEOFA_CACHE", str(cache_dir()))
+    monkeypatch.setenv("HOME", str(home))
+    for name in ("XDG_CACHE_HOME", "CI", "GITHUB_ACTIONS"):
+        monkeypatch.delenv(name, raising=False)
+    job, _ = make_job(float_graph("mean"), "onnxruntime", tmp_path)
+    (outcome,) = device.run([job])
+    assert isinstance(outcome, Measurement)
+    assert list(home.rglob("*")) == []
 
 
 def test_identity_names_builds(device) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import subprocess
 import sys
 import time
@@ -16,28 +15,31 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from edgeofa.devices.base import Failure, Job
-from edgeofa.devices.native import runner_path
 from edgeofa.devices.protocol import RunnerResult, parse_event
 from edgeofa.devices.runner import JobResult, RunnerCommand, run_jobs
 from edgeofa.errors import DeviceError, UsageError
+from edgeofa.paths import data_dir
 
 HERE = Path(__file__).resolve().parent
 
 
 @pytest.fixture(scope="module")
 def runtime(tmp_path_factory) -> RunnerCommand:
-    """The real runner with a runtime that does what its model file says."""
-    library = tmp_path_factory.mktemp("fake") / "libLiteRt.so"
-    subprocess.run(
-        ["cc", "-shared", "-fPIC", "-o", library, HERE / "fake_runtime.c"], check=True, timeout=60
-    )
-    return RunnerCommand(
-        (
-            str(runner_path("aarch64" if platform.machine() == "aarch64" else "x86_64")),
-            "--library",
-            str(library),
-        )
-    )
+    """The runner, with sanitizers, and a runtime that does what its model file says."""
+    folder = tmp_path_factory.mktemp("native")
+    library, runner = folder / "libLiteRt.so", folder / "runner"
+    sources = sorted((data_dir() / "targets" / "runtime" / "linux").glob("*.c"))
+    sanitizers = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+    for command in (
+        ["cc", "-shared", "-fPIC", "-o", library, HERE / "fake_runtime.c"],
+        ["cc", "-std=c11", "-g", "-O1", *sanitizers, "-Werror", "-Wall", "-Wextra", "-o", runner]
+        + [*sources, "-ldl"],
+    ):
+        subprocess.run(command, check=True, timeout=120)
+    # the library is loaded into children that exit without freeing; signals stay the runner's
+    options = "detect_leaks=0:handle_segv=0:handle_abort=0"
+    environment = {**os.environ, "ASAN_OPTIONS": options}
+    return RunnerCommand((str(runner), "--library", str(library)), env=environment)
 
 
 def orders(folder: Path, *words: str) -> list[Job]:
@@ -73,7 +75,9 @@ def test_a_dead_runner_is_restarted_behind_the_guilty_job(runtime, tmp_path) -> 
 
 def test_jobs_do_not_outlive_the_runner(runtime, tmp_path) -> None:
     (tmp_path / "hang").write_text("hang", encoding="utf-8")
-    process = subprocess.Popen(runtime.argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    process = subprocess.Popen(
+        runtime.argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=runtime.env
+    )
     process.stdin.write(f"model {tmp_path / 'hang'}\n\n".encode())
     process.stdin.flush()
     process.stdin.close()
@@ -98,8 +102,14 @@ def test_a_full_disk_fails_the_job_that_met_it(runtime, tmp_path) -> None:
 
 def run_raw(runtime: RunnerCommand, listing: bytes, *options: str) -> tuple[int, list[dict]]:
     done = subprocess.run(
-        [*runtime.argv, *options], input=listing, capture_output=True, timeout=60, check=False
+        [*runtime.argv, *options],
+        input=listing,
+        capture_output=True,
+        timeout=60,
+        check=False,
+        env=runtime.env,
     )
+    assert b"Sanitizer" not in done.stderr
     return done.returncode, [json.loads(line) for line in done.stdout.splitlines()]
 
 
@@ -145,7 +155,12 @@ def test_options_are_checked(runtime) -> None:
 def test_an_unwritable_result_ends_the_runner(runtime, tmp_path) -> None:
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(
-            runtime.argv, stdin=subprocess.DEVNULL, stdout=full, stderr=subprocess.PIPE, check=False
+            runtime.argv,
+            stdin=subprocess.DEVNULL,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            check=False,
+            env=runtime.env,
         )
     assert done.returncode == 4
     assert b"No space left" in done.stderr

@@ -53,7 +53,8 @@ static int number(const char *key, const char *text, int64_t maximum, int64_t *v
 
 static int path(const char *key, const char *text, char *target) {
   size_t length = strlen(text);
-  if (length == 0 || length >= MAX_PATH) return fault("%s needs a path shorter than %d", key, MAX_PATH);
+  if (length == 0 || length >= MAX_PATH)
+    return fault("%s needs a path shorter than %d", key, MAX_PATH);
   memcpy(target, text, length + 1);
   return 0;
 }

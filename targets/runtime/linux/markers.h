@@ -6,7 +6,7 @@
 #pragma once
 
 #if defined(__aarch64__)
-#define MARKER(reg) __asm__ volatile("orr " reg "," reg "," reg ::: "memory")
+#define MARKER(reg) __asm__ volatile("orr " reg "," reg "," reg::: "memory")
 #else
 #define MARKER(reg) __asm__ volatile("" ::: "memory")
 #endif

@@ -78,7 +78,8 @@ static int fill_from(struct tensor *tensor, const char *path) {
   return 0;
 }
 
-static int prepare_inputs(const struct runtime *runtime, const struct job *job, struct model *model) {
+static int prepare_inputs(const struct runtime *runtime, const struct job *job,
+                          struct model *model) {
   for (size_t i = 0; i < model->input_count; i++) {
     struct tensor *tensor = &model->inputs[i];
     if (runtime->map(tensor, 1)) return -1;
@@ -108,13 +109,15 @@ static int load(const struct runtime *runtime, const struct job *job, struct mod
   if (dup2(descriptor, MODEL_DESCRIPTOR) < 0) return fault("dup2: %s", strerror(errno));
   close(descriptor);
   if (runtime->load(MODEL_PATH, model)) return -1;
-  if (!model->input_count || !model->output_count) return fault("the model has no input or no output");
+  if (!model->input_count || !model->output_count)
+    return fault("the model has no input or no output");
   return 0;
 }
 
 /* Push the weights out of the caches and bring the inputs in: the state in which a block finds the
  * caches inside a network. */
-static int make_cold(const struct runtime *runtime, struct model *model, const struct sweep *sweep) {
+static int make_cold(const struct runtime *runtime, struct model *model,
+                     const struct sweep *sweep) {
   for (size_t i = 0; sweep->data && i < sweep->bytes; i += LINE_BYTES) sink += sweep->data[i];
   MARK_FLUSH();
   MARK_TOUCH();
@@ -205,7 +208,8 @@ int measure(const struct runtime *runtime, const struct job *job,
   int64_t per_sample = options->emulated ? 1 : batch_size(job, invoke_ns);
   int64_t min_ns = options->emulated ? 0 : job->min_ns;
   long samples = 0;
-  for (double spent = 0; samples < MAX_SAMPLES && (samples < job->runs || spent < (double)min_ns);) {
+  for (double spent = 0;
+       samples < MAX_SAMPLES && (samples < job->runs || spent < (double)min_ns);) {
     if (job->cold && make_cold(runtime, &model, &sweep)) return -1;
     double sample = timed_batch(runtime, &model, per_sample);
     if (sample < 0) return -1;
@@ -217,9 +221,10 @@ int measure(const struct runtime *runtime, const struct job *job,
 
   report_add(report, "\"load_ns\":%lld,\"regions\":%lld,\"invokes_per_sample\":%lld,",
              (long long)load_ns, (long long)(samples * per_sample), (long long)per_sample);
-  report_add(report, "\"fully_accelerated\":%s,", model.fully_accelerated < 0    ? "null"
-                                                  : model.fully_accelerated ? "true"
-                                                                            : "false");
+  report_add(report, "\"fully_accelerated\":%s,",
+             model.fully_accelerated < 0 ? "null"
+             : model.fully_accelerated   ? "true"
+                                         : "false");
   report_tensor(report, "input", &model.inputs[0]);
   report_tensor(report, "output", &model.outputs[0]);
   if (!options->emulated) {

@@ -1,8 +1,8 @@
 /* JSON text in a fixed buffer. Text that does not fit is dropped and sets overflow. */
 #pragma once
 
-#include <stdint.h>
 #include <stddef.h>
+#include <stdint.h>
 
 enum { REPORT_BYTES = 1 << 18 };
 
@@ -13,7 +13,8 @@ struct report {
 };
 
 void report_reset(struct report *report);
-void report_add(struct report *report, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void report_add(struct report *report, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
 /* A JSON string, quoted; bytes outside printable ASCII are escaped. */
 void report_string(struct report *report, const char *text, size_t length);
 

@@ -2,7 +2,8 @@
  *
  *   edgeofa-runner --library PATH [--threads N] [--kernels delegate|builtin] [--cpu N] [--emulated]
  *
- * The job list comes on standard input (see job.h); one JSON line per event goes to standard output:
+ * The job list comes on standard input (see job.h); one JSON line per event goes to standard
+ * output:
  *
  *   {"event":"runner","protocol":1,...}             once, when the library is loaded
  *   {"event":"start","job":I,"pid":P}               before a job
@@ -136,10 +137,12 @@ static int pin(int cpu) {
   return sched_setaffinity(0, sizeof set, &set) == 0;
 }
 
-/* The child: never returns. Whatever the runtime prints goes to the log, never among the results. */
+/* The child: never returns. Whatever the runtime prints goes to the log, never among the results.
+ */
 static void child(const struct runtime *runtime, void *library, const struct settings *settings,
-                  const struct job *job, long number, int result_pipe, int log_pipe) {
+                  const struct job *job, long number, pid_t parent, int result_pipe, int log_pipe) {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
+  if (getppid() != parent) _exit(EXIT_OUTPUT); /* it died before it could be watched */
   dup2(log_pipe, STDERR_FILENO);
   dup2(log_pipe, STDOUT_FILENO);
   int nothing = open("/dev/null", O_RDONLY | O_CLOEXEC);
@@ -171,11 +174,12 @@ static void log_append(struct log_tail *log, const char *bytes, size_t length) {
   log->used += length;
 }
 
-/* Collect a child's result in `event` and its log until both pipes are closed; 1 when the time is up
- * first. */
+/* Collect a child's result in `event` and its log until both pipes are closed; 1 when the time is
+ * up first. */
 static int collect(int result_pipe, int log_pipe, int64_t deadline_ms, struct log_tail *log) {
   static char chunk[4096];
-  struct pollfd pipes[2] = {{.fd = result_pipe, .events = POLLIN}, {.fd = log_pipe, .events = POLLIN}};
+  struct pollfd pipes[2] = {{.fd = result_pipe, .events = POLLIN},
+                            {.fd = log_pipe, .events = POLLIN}};
   while (pipes[0].fd >= 0 || pipes[1].fd >= 0) {
     int64_t left = deadline_ms - now_ms();
     if (left <= 0) return 1;
@@ -198,7 +202,8 @@ static int collect(int result_pipe, int log_pipe, int64_t deadline_ms, struct lo
   return 0;
 }
 
-static void report_loss(const char *name, long number, const char *reason, const struct log_tail *log) {
+static void report_loss(const char *name, long number, const char *reason,
+                        const struct log_tail *log) {
   begin(name, number);
   add_reason(reason);
   report_add(&event, ",\"log\":");
@@ -214,9 +219,9 @@ static int run_job(const struct runtime *runtime, void *library, const struct se
   log.used = 0;
   if (pipe2(result_pipe, O_CLOEXEC) || pipe2(log_pipe, O_CLOEXEC))
     return fault("pipe: %s", strerror(errno));
-  pid_t pid = fork();
+  pid_t parent = getpid(), pid = fork();
   if (pid < 0) return fault("fork: %s", strerror(errno));
-  if (pid == 0) child(runtime, library, settings, job, number, result_pipe[1], log_pipe[1]);
+  if (pid == 0) child(runtime, library, settings, job, number, parent, result_pipe[1], log_pipe[1]);
   close(result_pipe[1]), close(log_pipe[1]);
   begin("start", number);
   report_add(&event, ",\"pid\":%ld", (long)pid);

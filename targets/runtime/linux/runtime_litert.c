@@ -19,37 +19,37 @@ struct ranked_type {
 
 enum { ACCELERATOR_CPU = 1, LOCK_READ = 0, LOCK_WRITE = 1, TYPE_FLOAT32 = 1, TYPE_INT8 = 9 };
 
-#define API(F)                                                            \
-  F(CreateEnvironment, (int, const void *, handle *))                     \
-  F(CreateModelFromFile, (handle, const char *, handle *))                \
-  F(CreateOptions, (handle *))                                            \
-  F(SetOptionsHardwareAccelerators, (handle, int))                        \
-  F(CreateOpaqueOptions, (const char *, void *, void (*)(void *), handle *)) \
-  F(AddOpaqueOptions, (handle, handle))                                   \
-  F(CreateCompiledModel, (handle, handle, handle, handle *))              \
-  F(GetNumModelSignatures, (handle, size_t *))                            \
-  F(GetModelSignature, (handle, size_t, handle *))                        \
-  F(GetNumSignatureInputs, (handle, size_t *))                            \
-  F(GetNumSignatureOutputs, (handle, size_t *))                           \
-  F(GetSignatureInputTensorByIndex, (handle, size_t, handle *))           \
-  F(GetSignatureOutputTensorByIndex, (handle, size_t, handle *))          \
-  F(GetRankedTensorType, (handle, struct ranked_type *))                  \
+#define API(F)                                                                    \
+  F(CreateEnvironment, (int, const void *, handle *))                             \
+  F(CreateModelFromFile, (handle, const char *, handle *))                        \
+  F(CreateOptions, (handle *))                                                    \
+  F(SetOptionsHardwareAccelerators, (handle, int))                                \
+  F(CreateOpaqueOptions, (const char *, void *, void (*)(void *), handle *))      \
+  F(AddOpaqueOptions, (handle, handle))                                           \
+  F(CreateCompiledModel, (handle, handle, handle, handle *))                      \
+  F(GetNumModelSignatures, (handle, size_t *))                                    \
+  F(GetModelSignature, (handle, size_t, handle *))                                \
+  F(GetNumSignatureInputs, (handle, size_t *))                                    \
+  F(GetNumSignatureOutputs, (handle, size_t *))                                   \
+  F(GetSignatureInputTensorByIndex, (handle, size_t, handle *))                   \
+  F(GetSignatureOutputTensorByIndex, (handle, size_t, handle *))                  \
+  F(GetRankedTensorType, (handle, struct ranked_type *))                          \
   F(GetCompiledModelInputBufferRequirements, (handle, size_t, size_t, handle *))  \
   F(GetCompiledModelOutputBufferRequirements, (handle, size_t, size_t, handle *)) \
-  F(CreateManagedTensorBufferFromRequirements,                            \
-    (handle, const struct ranked_type *, handle, handle *))               \
-  F(GetTensorBufferPackedSize, (handle, size_t *))                        \
-  F(LockTensorBuffer, (handle, void **, int))                             \
-  F(UnlockTensorBuffer, (handle))                                         \
-  F(RunCompiledModel, (handle, size_t, size_t, handle *, size_t, handle *)) \
+  F(CreateManagedTensorBufferFromRequirements,                                    \
+    (handle, const struct ranked_type *, handle, handle *))                       \
+  F(GetTensorBufferPackedSize, (handle, size_t *))                                \
+  F(LockTensorBuffer, (handle, void **, int))                                     \
+  F(UnlockTensorBuffer, (handle))                                                 \
+  F(RunCompiledModel, (handle, size_t, size_t, handle *, size_t, handle *))       \
   F(CompiledModelIsFullyAccelerated, (handle, bool *))
 
-#define DECLARE(name, arguments) static int (*name) arguments;
+#define DECLARE(name, arguments) static int(*name) arguments;
 API(DECLARE)
 
-#define TRY(call)                                                   \
-  do {                                                              \
-    int status_ = (call);                                           \
+#define TRY(call)                                                           \
+  do {                                                                      \
+    int status_ = (call);                                                   \
     if (status_) return fault("LiteRt: %s gave status %d", #call, status_); \
   } while (0)
 
@@ -66,8 +66,8 @@ static const char *version(void *library) {
 }
 
 static int init(void *library, const struct runtime_options *options) {
-#define RESOLVE(name, arguments)                                        \
-  if (!(*(void **)&name = dlsym(library, "LiteRt" #name)))              \
+#define RESOLVE(name, arguments)                           \
+  if (!(*(void **)&name = dlsym(library, "LiteRt" #name))) \
     return fault("the library lacks LiteRt" #name ": not a LiteRT 2.x");
   API(RESOLVE)
   snprintf(cpu_options, sizeof cpu_options, "kernel_mode = \"%s\"\nnum_threads = %d\n",
@@ -91,7 +91,8 @@ static int describe(handle type_of, handle requirements, handle *buffer, struct 
   else if (type.element == TYPE_INT8)
     tensor->element = ELEMENT_INT8;
   else
-    return fault("an input or output of LiteRT type %d; float32 and int8 are known", (int)type.element);
+    return fault("an input or output of LiteRT type %d; float32 and int8 are known",
+                 (int)type.element);
   TRY(CreateManagedTensorBufferFromRequirements(environment, &type, requirements, buffer));
   TRY(GetTensorBufferPackedSize(*buffer, &tensor->bytes));
   tensor->handle = *buffer;

@@ -1,6 +1,8 @@
+#define _GNU_SOURCE
 /* libonnxruntime.so. OrtApi is an append-only table of function pointers; the wheel ships no
  * headers, and what is used here lies in the part of version 1, addressed by its index. */
 #include <dlfcn.h>
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -56,9 +58,9 @@ static int check(const char *what, handle status) {
   return fault("onnxruntime: %s: %s", what, message(status));
 }
 
-#define TRY(index, arguments, ...)                                              \
-  do {                                                                          \
-    if (check(#index, FUNCTION(index, arguments)(__VA_ARGS__))) return -1;      \
+#define TRY(index, arguments, ...)                                         \
+  do {                                                                     \
+    if (check(#index, FUNCTION(index, arguments)(__VA_ARGS__))) return -1; \
   } while (0)
 
 static struct api_base *base_of(void *library) {
@@ -71,6 +73,9 @@ static const char *version(void *library) { return base_of(library)->get_version
 
 static int init(void *library, const struct runtime_options *options) {
   if (!(api = base_of(library)->get_api(1))) return fault("onnxruntime without API version 1");
+  /* since 1.29 the official builds report home by default: a thread, a database, and the network,
+   * none of which has a place in a measurement */
+  if (setenv("ORT_DISABLE_TELEMETRY", "1", 1)) return fault("setenv: %s", strerror(errno));
   intra_op_threads = options->threads;
   TRY(CREATE_ENV, (int, const char *, handle *), LOGGING_ERROR, "edgeofa", &environment);
   TRY(CREATE_CPU_MEMORY_INFO, (int, int, handle *), ARENA_ALLOCATOR, DEFAULT_MEMORY, &memory_info);
@@ -113,13 +118,14 @@ static int describe(handle session, int output, size_t index, struct tensor *ten
   tensor->data = aligned_alloc(64, (tensor->bytes + 63) & ~(size_t)63);
   if (!tensor->data) return fault("no memory for a tensor of %zu bytes", tensor->bytes);
   memset(tensor->data, 0, tensor->bytes);
-  TRY(CREATE_TENSOR_WITH_DATA,
-      (handle, void *, size_t, const int64_t *, size_t, int, handle *), memory_info, tensor->data,
-      tensor->bytes, tensor->shape, rank, element, &tensor->handle);
+  TRY(CREATE_TENSOR_WITH_DATA, (handle, void *, size_t, const int64_t *, size_t, int, handle *),
+      memory_info, tensor->data, tensor->bytes, tensor->shape, rank, element, &tensor->handle);
   if (output)
-    TRY(SESSION_OUTPUT_NAME, (handle, size_t, handle, char **), session, index, allocator, &tensor->name);
+    TRY(SESSION_OUTPUT_NAME, (handle, size_t, handle, char **), session, index, allocator,
+        &tensor->name);
   else
-    TRY(SESSION_INPUT_NAME, (handle, size_t, handle, char **), session, index, allocator, &tensor->name);
+    TRY(SESSION_INPUT_NAME, (handle, size_t, handle, char **), session, index, allocator,
+        &tensor->name);
   return 0;
 }
 
@@ -128,7 +134,8 @@ static int load(const char *path, struct model *model) {
   TRY(CREATE_SESSION_OPTIONS, (handle *), &options);
   TRY(SET_INTRA_OP_THREADS, (handle, int), options, intra_op_threads);
   TRY(SET_GRAPH_OPTIMIZATION_LEVEL, (handle, int), options, ALL_OPTIMIZATIONS);
-  TRY(CREATE_SESSION, (handle, const char *, handle, handle *), environment, path, options, &session);
+  TRY(CREATE_SESSION, (handle, const char *, handle, handle *), environment, path, options,
+      &session);
   TRY(SESSION_INPUT_COUNT, (handle, size_t *), session, &model->input_count);
   TRY(SESSION_OUTPUT_COUNT, (handle, size_t *), session, &model->output_count);
   if (model->input_count > MAX_TENSORS || model->output_count > MAX_TENSORS)
@@ -150,7 +157,8 @@ static int load(const char *path, struct model *model) {
 
 static int invoke(struct model *model) {
   TRY(RUN,
-      (handle, handle, const char *const *, const handle *, size_t, const char *const *, size_t, handle *),
+      (handle, handle, const char *const *, const handle *, size_t, const char *const *, size_t,
+       handle *),
       model->handle, NULL, input_names, input_values, model->input_count, output_names,
       model->output_count, output_values);
   return 0;
@@ -167,5 +175,5 @@ static int unmap(struct tensor *tensor) {
   return 0;
 }
 
-const struct runtime onnx_runtime = {
-    "onnxruntime", "OrtGetApiBase", version, init, load, invoke, map, unmap};
+const struct runtime onnx_runtime = {"onnxruntime", "OrtGetApiBase", version, init,
+                                     load,          invoke,          map,     unmap};

@@ -35,7 +35,8 @@ void state_read(struct device_state *state, int cpu) {
     state->clock_hz = strtod(text, NULL) * 1e3;
   if (slurp_cpu("/sys/devices/system/cpu/cpu%d/cpufreq/scaling_governor", cpu))
     snprintf(state->governor, sizeof state->governor, "%.31s", text);
-  if (slurp("/sys/class/thermal/thermal_zone0/temp")) state->temperature_c = strtod(text, NULL) / 1e3;
+  if (slurp("/sys/class/thermal/thermal_zone0/temp"))
+    state->temperature_c = strtod(text, NULL) / 1e3;
   /* Raspberry Pi: bits 0 to 3 say under-voltage, capped clock, throttled, soft limit, now */
   if (slurp("/sys/devices/platform/soc/soc:firmware/get_throttled"))
     state->throttled = (strtoul(text, NULL, 16) & 0xf) != 0;

@@ -6,11 +6,11 @@
 #include "report.h"
 
 struct device_state {
-  double clock_hz;      /* below 0: unreadable, as for all of these */
+  double clock_hz; /* below 0: unreadable, as for all of these */
   double temperature_c;
-  double load;          /* one-minute load average */
+  double load; /* one-minute load average */
   int throttled;
-  char governor[32];    /* empty: unreadable */
+  char governor[32]; /* empty: unreadable */
 };
 
 /* The state as seen from processor `cpu`. */
