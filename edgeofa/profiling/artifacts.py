@@ -24,13 +24,16 @@ def build_block(
     return _compile(backend, block_graph(block, seed), precision, seed, folder / block.key)
 
 
-def build_empty(backend: Backend, precision: DType, folder: Path) -> Artifact:
-    """The least network that every back end accepts, a 1x1 convolution of one pixel: running it
-    costs what an invoke costs whatever the network."""
-    b = GraphBuilder("empty", (1, 1, 1, 8))
-    weight = np.eye(8, dtype=np.float32).reshape(8, 1, 1, 8)
-    graph = b.build(b.conv2d(b.input, weight, np.zeros(8, np.float32)))
-    return _compile(backend, graph, precision, 0, folder / "empty")
+def build_trivial(
+    backend: Backend, operators: int, precision: DType, seed: int, folder: Path
+) -> Artifact:
+    """``operators`` 1x1 convolutions of one pixel in a row: hardly any work, so that its time is
+    that of an invoke and of starting operators."""
+    b = GraphBuilder(f"trivial-{operators}", (1, 1, 1, 8))
+    x = b.input
+    for _ in range(operators):
+        x = b.conv2d(x, np.eye(8, dtype=np.float32).reshape(8, 1, 1, 8), np.zeros(8, np.float32))
+    return _compile(backend, b.build(x), precision, seed, folder / f"trivial-{operators}")
 
 
 def build_subnet(

@@ -93,7 +93,7 @@ class Header:
     edgeofa_version: str
     resolutions: tuple[int, ...]
     additivity: Additivity | None
-    #: latency of an empty network: what an invoke costs whatever the network
+    #: latency of a network without operators: what an invoke costs whatever the network
     overhead_ms: float = 0.0
     schema_version: int = 1
 

@@ -53,8 +53,8 @@ def test_every_block_once_and_a_calibrated_table(
     blocks = space.all_blocks()
     assert set(table.rows) == {b.key for b in blocks}
     names = [j.path.stem for j in device.jobs]
-    assert len(names) == len(set(names)) == 1 + len(blocks) + 6
-    assert [j.cold for j in device.jobs] == [True] * (1 + len(blocks)) + [False] * 6
+    assert len(names) == len(set(names)) == 2 + len(blocks) + 6
+    assert [j.cold for j in device.jobs] == [True] * (2 + len(blocks)) + [False] * 6
     assert table.header.overhead_ms > 0.05
     assert table.header.evidence == "modelled"
     fit = table.header.additivity
@@ -114,7 +114,7 @@ def test_an_interrupted_run_repeats_nothing_and_ends_the_same(
         assert len(finished) + len(again.jobs) == len(whole.jobs)
         # what was under way when it died is all that is done twice
         assert len(broken.jobs) - len(finished) < MAX_ITEMS
-        assert first[0].reused == sum(not f.startswith(("subnet", "empty")) for f in finished)
+        assert first[0].reused == sum(not f.startswith(("subnet", "trivial")) for f in finished)
 
 
 def test_another_resolution_reuses_the_first(space: Space) -> None:
@@ -139,7 +139,7 @@ def test_another_device_is_not_the_same_subject(space: Space) -> None:
 
     other = Other()
     run(space, other, subnets=0)
-    assert len(other.jobs) == 1 + len(space.all_blocks())
+    assert len(other.jobs) == 2 + len(space.all_blocks())
 
 
 def test_a_crashing_block_is_a_failed_row_and_is_tried_again(space: Space) -> None:
