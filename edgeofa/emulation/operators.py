@@ -7,9 +7,19 @@ from pathlib import Path
 
 from edgeofa.errors import FileFormatError
 
-#: what onnxruntime folds into its neighbours or computes without touching data
+#: what onnxruntime folds into its neighbours, cancels, or computes without touching data
 _ONNX_FOLDED = frozenset(
-    {"Clip", "Relu", "Pad", "Constant", "Flatten", "Reshape", "QuantizeLinear", "DequantizeLinear"}
+    {
+        "Clip",
+        "Relu",
+        "Pad",
+        "Constant",
+        "Flatten",
+        "Reshape",
+        "Transpose",
+        "QuantizeLinear",
+        "DequantizeLinear",
+    }
 )
 
 

@@ -84,5 +84,5 @@ def test_int8_convolutions_become_integer_operators(tmp_path) -> None:
         BACKEND.serialize(int8_graph("conv_valid")), options, providers=["CPUExecutionProvider"]
     )
     kinds = [n.op_type for n in onnx.load(options.optimized_model_filepath).graph.node]
-    assert kinds.count("QLinearConv") == 1
-    assert "Conv" not in kinds
+    # NHWC input and output spare the transpositions around channels-last kernels
+    assert kinds == ["QLinearConv"]

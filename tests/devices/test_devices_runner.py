@@ -30,12 +30,12 @@ def runtime(tmp_path_factory) -> RunnerCommand:
     library, runner = folder / "libLiteRt.so", folder / "runner"
     sources = sorted((data_dir() / "targets" / "runtime" / "linux").glob("*.c"))
     sanitizers = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+    warnings = ["-Werror", "-Wall", "-Wextra"]
     for command in (
-        ["cc", "-shared", "-fPIC", "-o", library, HERE / "fake_runtime.c"],
-        ["cc", "-std=c11", "-g", "-O1", *sanitizers, "-Werror", "-Wall", "-Wextra", "-o", runner]
-        + [*sources, "-ldl"],
+        ["-shared", "-fPIC", "-o", library, HERE / "fake_runtime.c"],
+        ["-std=c11", "-g", "-O1", *sanitizers, *warnings, "-o", runner, *sources, "-ldl"],
     ):
-        subprocess.run(command, check=True, timeout=120)
+        subprocess.run(["cc", *command], check=True, timeout=120)
     # the library is loaded into children that exit without freeing; signals stay the runner's
     options = "detect_leaks=0:handle_segv=0:handle_abort=0"
     environment = {**os.environ, "ASAN_OPTIONS": options}
