@@ -1,9 +1,11 @@
-"""Does a table still say what the device does? Measure a few random blocks again."""
+"""Does a table say what the device does? Measure random blocks again, or whole subnets."""
 
 from __future__ import annotations
 
 import random
 import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from edgeofa.backends.base import Backend
@@ -11,10 +13,11 @@ from edgeofa.devices.base import Device
 from edgeofa.devices.registry import device_for
 from edgeofa.errors import UsageError
 from edgeofa.paths import cache_dir
-from edgeofa.profiling.groups import MAX_ITEMS
-from edgeofa.profiling.profile import Work, measure_blocks
+from edgeofa.profiling.groups import MAX_ITEMS, subnet_groups
+from edgeofa.profiling.journal import WholeSubnet
+from edgeofa.profiling.profile import Work, measure_blocks, measure_subnets
 from edgeofa.profiling.protocol import RULES, Rules
-from edgeofa.spaces.space import Space
+from edgeofa.spaces.space import Space, Subnet
 from edgeofa.tables.diff import Change, rows_differ
 from edgeofa.tables.table import Table
 from edgeofa.targets import Target
@@ -42,8 +45,46 @@ def spot_check(
         if b in table and table.rows[b.key].status != "failed"
     ]
     chosen = random.Random(seed).sample(usable, min(blocks, len(usable)))
+    with _work(table, target, space, backend, device, rules) as work:
+        rows = measure_blocks(work, chosen, h.overhead_ms)
+    found = []
+    for row in rows:
+        old = table.rows[row.block]
+        change = Change(row.block, old.latency_ms, row.latency_ms, row.latency_ms / old.latency_ms)
+        found.append((change, row.status == "failed" or rows_differ(old, row)))
+    return tuple(found)
+
+
+def measure_whole(
+    table: Table,
+    target: Target,
+    space: Space,
+    backend: Backend,
+    subnets: Sequence[Subnet],
+    *,
+    device: Device | None = None,
+    rules: Rules = RULES,
+) -> tuple[WholeSubnet, ...]:
+    """Whole subnets with random weights, measured as ``table`` was: what its sums predict."""
+    found: list[WholeSubnet] = []
+    with _work(table, target, space, backend, device, rules) as work:
+        for group in subnet_groups(space, subnets):
+            found += measure_subnets(work, group)
+    return tuple(found)
+
+
+@contextmanager
+def _work(
+    table: Table,
+    target: Target,
+    space: Space,
+    backend: Backend,
+    device: Device | None,
+    rules: Rules,
+) -> Iterator[Work]:
+    h = table.header
     with tempfile.TemporaryDirectory(dir=cache_dir(), prefix="spot-") as folder:
-        work = Work(
+        yield Work(
             target=target,
             space=space,
             backend=backend,
@@ -54,10 +95,3 @@ def spot_check(
             rules=rules,
             folder=Path(folder),
         )
-        rows = measure_blocks(work, chosen, h.overhead_ms)
-    found = []
-    for row in rows:
-        old = table.rows[row.block]
-        change = Change(row.block, old.latency_ms, row.latency_ms, row.latency_ms / old.latency_ms)
-        found.append((change, row.status == "failed" or rows_differ(old, row)))
-    return tuple(found)
