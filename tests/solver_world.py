@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from itertools import product
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from edgeofa.accuracy.base import block_macs
-from edgeofa.solver.problem import Limits, Problem
 from edgeofa.spaces import Layer, Space, Subnet, load_space
 from edgeofa.spaces.space import Block
 from edgeofa.tables.table import Additivity, Header, Row, Table
@@ -19,6 +17,7 @@ class Additive:
     """An accuracy model from a function of (resolution, stage, position, layer)."""
 
     claims_accuracy = True
+    error = None
 
     def __init__(
         self,
@@ -135,71 +134,3 @@ def noisy_scores(name: str, seed: int) -> Additive:
         for layer in stage.layers_at(j)
     }
     return Additive(lambda _, i, j, layer: values[i, j, layer], lambda r: 3 * np.log(r / 100))
-
-
-def every_subnet(space: Space, resolutions: tuple[int, ...] | None = None) -> Iterator[Subnet]:
-    """All subnets of a small space, by plain enumeration."""
-    ends = [
-        [c for d in stage.depths for c in product(*(stage.layers_at(j) for j in range(d)))]
-        for stage in space.stages
-    ]
-    for r in resolutions or space.resolutions:
-        for stages in product(*ends):
-            yield Subnet(space.name, r, stages)
-
-
-def milp_optimum(problem: Problem, limits: Limits) -> int | None:
-    """The best score within the limits by HiGHS (scipy), None when it finds the model infeasible.
-
-    A resolution at a time: one binary a layer option; a layer exists only after the one before it,
-    and the depths that a stage does not allow tie neighbouring layers together.
-    """
-    from scipy.optimize import Bounds, LinearConstraint, milp
-
-    within = problem.within_peak(limits.peak)
-    best: int | None = None
-    for r in np.flatnonzero(within.allowed):
-        slots = [slot for stage in within.stages for slot in stage.slots]
-        starts = np.cumsum([0] + [len(slot.layers) for slot in slots])
-        rows, low, high = [], [], []
-
-        def constrain(row: Any, least: float, most: float) -> None:
-            rows.append(row)  # noqa: B023 - used within this turn only
-            low.append(least)  # noqa: B023
-            high.append(most)  # noqa: B023
-
-        n = 0
-        for stage in within.stages:
-            for j in range(len(stage.slots)):
-                here = np.zeros(starts[-1])
-                here[starts[n] : starts[n + 1]] = 1
-                if j == 0:
-                    constrain(here, 1, 1)
-                else:
-                    before = np.zeros(starts[-1])
-                    before[starts[n - 1] : starts[n]] = 1
-                    # exists only after the one before; equal to it where one may not stop there
-                    constrain(before - here, 0, 1 if j in stage.depths else 0)
-                n += 1
-        for axis, limit in enumerate(limits.sums):
-            if limit is not None:
-                costs = np.concatenate([slot.costs[r, :, axis] for slot in slots])
-                room = limit - within.fixed_costs[r, axis]
-                # scaled so that the solver's tolerance is below one unit
-                constrain(costs / limit, -np.inf, room / limit + 1e-12)
-        score = np.concatenate([slot.scores[r] for slot in slots]).astype(float)
-        allowed = np.concatenate([slot.allowed[r] for slot in slots]).astype(float)
-        scale = np.abs(score).max()
-        answer = milp(
-            -score / scale,
-            constraints=LinearConstraint(np.array(rows), low, high),
-            integrality=np.ones(starts[-1]),
-            bounds=Bounds(0, allowed),
-            options={"mip_rel_gap": 0.0},
-        )
-        if answer.x is None:
-            continue
-        chosen = np.flatnonzero(answer.x > 0.5)
-        total = int(within.fixed_scores[r] + sum(int(score[c]) for c in chosen))
-        best = total if best is None else max(best, total)
-    return best

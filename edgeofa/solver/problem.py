@@ -91,6 +91,11 @@ class Totals:
     peak_bytes: int
     score: int
 
+    @property
+    def sums(self) -> tuple[int, int, int]:
+        """The summed costs in the order of ``AXES``."""
+        return self.latency_ns, self.energy_nj, self.weight_bytes
+
 
 @dataclass(frozen=True, eq=False)
 class Problem:

@@ -176,8 +176,7 @@ def _least_peak(problem: Problem) -> Ranked:
 
 
 def _cost(ranked: Ranked, axis: Axis) -> int:
-    totals = ranked.totals
-    return (totals.latency_ns, totals.energy_nj, totals.weight_bytes)[AXES.index(axis)]
+    return ranked.totals.sums[AXES.index(axis)]
 
 
 def _budget(budgets: Budgets, axis: Axis) -> str:

@@ -12,9 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from solver_world import (
     Additive,
-    every_subnet,
     make_table,
-    milp_optimum,
     noisy_scores,
     noisy_table,
     small_space,
@@ -22,6 +20,7 @@ from solver_world import (
 
 from edgeofa.accuracy.base import MacsProxy
 from edgeofa.errors import FileFormatError, MissingMaterial, NoSubnetFits, UsageError
+from edgeofa.solver.crosscheck import every_subnet, fits, highs_optimum
 from edgeofa.solver.exact import k_best
 from edgeofa.solver.frontier import frontier
 from edgeofa.solver.problem import AXES, Budgets, Limits, Problem, Totals, build_problem
@@ -73,18 +72,7 @@ def worlds(draw: st.DrawFn) -> tuple[Space, Table, Additive]:
 
 
 def enumerate_all(problem: Problem) -> list[tuple[Any, Totals]]:
-    return [(s, problem.totals(s)) for s in every_subnet(problem.space, problem.resolutions)]
-
-
-def sums(totals: Totals) -> tuple[int, int, int]:
-    return totals.latency_ns, totals.energy_nj, totals.weight_bytes
-
-
-def fits(totals: Totals, limits: Limits) -> bool:
-    if limits.peak is not None and totals.peak_bytes > limits.peak:
-        return False
-    pairs = zip(sums(totals), limits.sums, strict=True)
-    return all(limit is None or cost <= limit for cost, limit in pairs)
+    return [(s, problem.totals(s)) for s in every_subnet(problem)]
 
 
 @settings(max_examples=60, deadline=None)
@@ -96,7 +84,7 @@ def test_k_best_equals_enumeration(world: Any, rng: random.Random, k: int) -> No
     for used in product([False, True], repeat=4):
         model = [rng.choice(everything)[1] for _ in range(4)]
         limits = Limits(
-            tuple(sums(model[a])[a] if used[a] else None for a in range(3)),  # type: ignore[arg-type]
+            tuple(model[a].sums[a] if used[a] else None for a in range(3)),  # type: ignore[arg-type]
             model[3].peak_bytes if used[3] else None,
         )
         ranking = k_best(problem, limits, k)
@@ -122,7 +110,7 @@ def test_frontier_equals_enumeration(
     for subnet, totals in everything:
         if peak is None or totals.peak_bytes <= peak:
             group = subnet.resolution if per_resolution else 0
-            groups.setdefault(group, []).append((sums(totals)[AXES.index(axis)], totals.score))
+            groups.setdefault(group, []).append((totals.sums[AXES.index(axis)], totals.score))
     wanted = []
     for group, points in groups.items():
         best = None
@@ -135,7 +123,7 @@ def test_frontier_equals_enumeration(
         subnet = found.subnet(n)
         totals = problem.totals(subnet)
         assert totals.score == found.score[n]
-        assert sums(totals)[AXES.index(axis)] == found.cost[n]
+        assert totals.sums[AXES.index(axis)] == found.cost[n]
         assert peak is None or totals.peak_bytes <= peak
         got.append((subnet.resolution if per_resolution else 0, found.cost[n], found.score[n]))
     assert sorted(got) == sorted(wanted)
@@ -184,7 +172,7 @@ def test_optimum_equals_highs(name: str, resolutions: tuple[int, ...] | None, se
     space = load_space(name)
     problem = build_problem(space, noisy_table(name, seed), noisy_scores(name, seed), resolutions)
     middle = [
-        sums(problem.totals(space.sample(random.Random(n), problem.resolutions[0])))
+        problem.totals(space.sample(random.Random(n), problem.resolutions[0])).sums
         for n in range(9)
     ]
     latency, energy, weight = (int(x) for x in np.median(np.array(middle), axis=0))
@@ -197,7 +185,7 @@ def test_optimum_equals_highs(name: str, resolutions: tuple[int, ...] | None, se
     ):
         ranking = k_best(problem, limits, 1)
         assert ranking.proven
-        wanted = milp_optimum(problem, limits)
+        wanted = highs_optimum(problem, limits)
         if wanted is None:
             assert ranking.best == ()
         else:
@@ -230,7 +218,7 @@ def test_a_narrow_search_says_what_it_did_not_prove() -> None:
     )
     problem = build_problem(space, table, Additive(lambda *_: rng.random()))
     totals = problem.totals(space.sample(rng))
-    limits = Limits(sums(totals), None)
+    limits = Limits(totals.sums, None)
     exact = k_best(problem, limits, 20)
     narrow = k_best(problem, limits, 20, max_width=20)
     assert exact.proven
