@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +29,7 @@ from edgeofa.emulation.qemu import profile_command, require_qemu
 from edgeofa.emulation.runtimes import RUNTIMES, Runtime, is_ready
 from edgeofa.emulation.sysroot import sysroot
 from edgeofa.emulation.trace import Region, parse_trace
-from edgeofa.errors import DeviceError, EdgeofaError, FileFormatError, SetupError, UsageError
+from edgeofa.errors import DeviceError, EdgeofaError, SetupError, UsageError
 from edgeofa.paths import cache_dir
 from edgeofa.targets import Target
 
@@ -38,6 +40,22 @@ _CHUNK = 16
 #: invokes before a counted warm one: the first packs weights, the second fills the caches
 _WARMUPS = 2
 _ELEMENTS: Mapping[str, type[np.generic]] = {"float32": np.float32, "int8": np.int8}
+
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What one invoke executed, how many operators the artifact has, and what it computed."""
+
+    region: Region
+    operators: int
+    output: NDArray[Any] | None
+    fully_accelerated: bool | None
+
+
+_Finish = Callable[[Job, Profile | str, Mapping[str, float]], T]
 
 
 class QemuUserDevice(Device):
@@ -93,27 +111,47 @@ class QemuUserDevice(Device):
         if not 1 <= threads <= self._core.cores:
             cores = f"1 to {self._core.cores}"
             raise UsageError(f"{threads} threads; {cores} are possible", where=self.name)
+
+        def finish(job: Job, profile: Profile | str, prices: Mapping[str, float]) -> Outcome:
+            return self._outcome(job, profile, prices, threads)
+
+        return self._spread(jobs, finish, progress)
+
+    def profile(
+        self, jobs: Sequence[Job], *, progress: Progress | None = None
+    ) -> list[Profile | str]:
+        """What each job executed, before any model; the reason where it failed."""
+        return self._spread(jobs, lambda _job, profile, _prices: profile, progress)
+
+    def prices(self, codes: Iterable[str]) -> dict[str, float]:
+        """Cycles per execution of basic blocks on the target's core (see mca.py)."""
+        return self._prices.cycles(codes)
+
+    def _spread(
+        self, jobs: Sequence[Job], finish: _Finish[T], progress: Progress | None
+    ) -> list[T]:
+        """Run the jobs over several processes; ``finish`` is called for each, in any order."""
         chunks = self._chunks(jobs)
-        outcomes: dict[int, Outcome] = {}
+        results: dict[int, T] = {}
         with (
             tempfile.TemporaryDirectory(prefix="edgeofa-") as folder,
             ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool,
             ProcessGroup() as group,
         ):
             futures = [
-                pool.submit(self._chunk, jobs, chunk, Path(folder) / f"{n:04}", threads, group)
+                pool.submit(self._chunk, jobs, chunk, Path(folder) / f"{n:04}", finish, group)
                 for n, chunk in enumerate(chunks)
             ]
             try:
                 for future in as_completed(futures):
                     done = future.result()
-                    outcomes |= done
+                    results |= done
                     if progress is not None:
                         progress(len(done))
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
-        return [outcomes[number] for number in range(len(jobs))]
+        return [results[number] for number in range(len(jobs))]
 
     def _chunks(self, jobs: Sequence[Job]) -> list[list[int]]:
         """Numbers of jobs for one process each: one back end, dealt out evenly."""
@@ -146,9 +184,9 @@ class QemuUserDevice(Device):
         jobs: Sequence[Job],
         numbers: Sequence[int],
         folder: Path,
-        threads: int,
+        finish: _Finish[T],
         group: ProcessGroup,
-    ) -> dict[int, Outcome]:
+    ) -> dict[int, T]:
         """Run jobs in one process; one that was lost or killed gets a second one to itself."""
         chunk = [jobs[n] for n in numbers]
         ends = self._emulate(chunk, folder / "all", group)
@@ -157,14 +195,14 @@ class QemuUserDevice(Device):
                 again = self._emulate([job], folder / f"{place:04}", group)
                 if 0 in again:
                     ends[place] = again[0]
-        traces = {place: self._trace(end) for place, end in ends.items() if end.kind == "result"}
-        codes = (b.code for t in traces.values() if isinstance(t, Region) for b in t.blocks)
-        prices = self._prices.cycles(codes)
-        outcomes: dict[int, Outcome] = {}
-        for place, job in enumerate(chunk):
-            outcome = self._outcome(job, ends.get(place), traces.get(place), prices, threads)
-            outcomes[numbers[place]] = outcome
-        return outcomes
+        profiles = [_profile(job, ends.get(place)) for place, job in enumerate(chunk)]
+        prices = self._prices.cycles(
+            block.code for p in profiles if isinstance(p, Profile) for block in p.region.blocks
+        )
+        return {
+            number: finish(job, profile, prices)
+            for number, job, profile in zip(numbers, chunk, profiles, strict=True)
+        }
 
     def _emulate(self, jobs: Sequence[Job], folder: Path, group: ProcessGroup) -> dict[int, JobEnd]:
         emulated = [
@@ -183,45 +221,46 @@ class QemuUserDevice(Device):
         library = self._runtime(jobs[0].backend).path
         return emulate(self._command, self._runner, library, self._kernels, emulated, folder, group)
 
-    def _trace(self, end: JobEnd) -> Region | FileFormatError:
-        try:
-            return parse_trace(end.trace)[-1]
-        except FileFormatError as error:
-            return error
-
     def _outcome(
-        self,
-        job: Job,
-        end: JobEnd | None,
-        trace: Region | FileFormatError | None,
-        prices: Mapping[str, float],
-        threads: int,
+        self, job: Job, profile: Profile | str, prices: Mapping[str, float], threads: int
     ) -> Outcome:
-        if end is None:
-            return Failure(job, "the emulator ended twice without an answer")
-        if end.kind != "result":
-            log = str(end.event.get("log", "")).strip()[-400:]
-            reason = f"{end.kind}: {str(end.event.get('reason', ''))[:400]}"
-            return Failure(job, f"{reason}\n{log}" if log else reason)
-        if not isinstance(trace, Region):
-            return Failure(job, str(trace))
+        if isinstance(profile, str):
+            return Failure(job, profile)
         try:
-            cost = region_cost(trace, prices, self._model)
-            operators = count_operators(job.path, job.backend)
-            modelled = latency(self._model, cost, self._core.clock_hz, operators, threads=threads)
-            output = _read_output(end) if job.want_output else None
-        except EdgeofaError as error:
+            cost = region_cost(profile.region, prices, self._model)
+        except DeviceError as error:
             return Failure(job, str(error))
-        accelerated = end.event.get("fully_accelerated")
+        modelled = latency(
+            self._model, cost, self._core.clock_hz, profile.operators, threads=threads
+        )
         return Measurement(
             job=job,
             samples_ns=(modelled.ms * 1e6,),
             evidence="modelled",
             model_error=modelled.error,
-            output=output,
+            output=profile.output,
             parts_ms=modelled.parts_ms,
+            fully_accelerated=profile.fully_accelerated,
+        )
+
+
+def _profile(job: Job, end: JobEnd | None) -> Profile | str:
+    if end is None:
+        return "the emulator ended twice without an answer"
+    if end.kind != "result":
+        log = str(end.event.get("log", "")).strip()[-400:]
+        reason = f"{end.kind}: {str(end.event.get('reason', ''))[:400]}"
+        return f"{reason}\n{log}" if log else reason
+    accelerated = end.event.get("fully_accelerated")
+    try:
+        return Profile(
+            region=parse_trace(end.trace)[-1],
+            operators=count_operators(job.path, job.backend),
+            output=_read_output(end) if job.want_output else None,
             fully_accelerated=accelerated if isinstance(accelerated, bool) else None,
         )
+    except EdgeofaError as error:
+        return str(error)
 
 
 def _was_killed(end: JobEnd) -> bool:

@@ -38,6 +38,7 @@
 #include "measure.h"
 #include "report.h"
 #include "runtime.h"
+#include "virtual_clock.h"
 
 enum { PROTOCOL = 1, LOG_BYTES = 1024 };
 enum { EXIT_USAGE = 2, EXIT_OUTPUT = 4 };
@@ -147,6 +148,7 @@ static void child(const struct runtime *runtime, void *library, const struct set
   dup2(log_pipe, STDOUT_FILENO);
   int nothing = open("/dev/null", O_RDONLY | O_CLOEXEC);
   if (nothing >= 0) dup2(nothing, STDIN_FILENO);
+  if (settings->measure.emulated) virtual_clock_start();
   begin("result", number);
   report_add(&event, ",");
   if (runtime->init(library, &settings->runtime) ||
