@@ -167,7 +167,7 @@ def sources(space: Space, seed: int) -> list[WeightSource]:
     try:
         from edgeofa.elastic.bundles import load_bundle
 
-        found.append(TrainedWeights(load_bundle(space.name), None, seed))
+        found.append(TrainedWeights(load_bundle(space), None, seed))
     except MissingMaterial as error:
         print(f"{space.name}: random weights only ({error.what})", file=sys.stderr)
     return found

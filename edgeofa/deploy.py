@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from edgeofa.deployment import Attempt, Budget, Deployment
@@ -102,7 +103,7 @@ def deploy(request: Request, steps: Steps, device: Device | None = None) -> tupl
         DeviceError: no back end's artifact could be run.
     """
     from edgeofa.devices.registry import device_for
-    from edgeofa.report.record import make_record, write_report
+    from edgeofa.report.record import make_record, write_results
     from edgeofa.solver.inputs import load_candidates
     from edgeofa.spaces import load_space
     from edgeofa.targets import load_target
@@ -129,31 +130,36 @@ def deploy(request: Request, steps: Steps, device: Device | None = None) -> tupl
         choice = _choose(candidates, request.budget, request.budget.latency_ms)
     with steps("load weights"):
         weights = load_weights(request, space)
-    turns: list[Turn] = []
-    limit = request.budget.latency_ms
-    while True:
-        with steps("build network"):
-            network = weights.network(choice.subnet, choice.precision)
-        with steps("compile and run on the device"):
-            placement = place(network, backends, device, folder, request.threads)
-        turns.append(Turn(limit, choice, network, placement))
-        found_ms = placement.latency.ms
-        if found_ms <= request.budget.latency_ms or len(turns) == MAX_TURNS:
-            break
-        limit *= request.budget.latency_ms / found_ms * _TIGHTEN
-        steps.note(
-            f"{found_ms:.2f} ms on {device.name}, over the budget of "
-            f"{request.budget.latency_ms:g} ms: solving again for {limit:.2f} ms"
-        )
-        try:
-            with steps("solve"):
-                choice = _choose(candidates, request.budget, limit)
-        except NoSubnetFits:
-            steps.note(f"no subnet fits {limit:.2f} ms")
-            break
-    with steps("report"):
-        deployment = make_record(request, target, device, weights, turns, steps.seconds)
-        write_report(deployment, folder)
+    # artifacts lie in a working folder until the best of them is known
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".work-", dir=folder) as work:
+        turns: list[Turn] = []
+        limit = request.budget.latency_ms
+        while True:
+            with steps("build network"):
+                network = weights.network(choice.subnet, choice.precision)
+            with steps("compile and run on the device"):
+                place_in = Path(work) / f"turn-{len(turns)}"
+                placement = place(network, backends, device, place_in, request.threads)
+            turns.append(Turn(limit, choice, network, placement))
+            found_ms = placement.latency.ms
+            if found_ms <= request.budget.latency_ms or len(turns) == MAX_TURNS:
+                break
+            limit *= request.budget.latency_ms / found_ms * _TIGHTEN
+            steps.note(
+                f"{found_ms:.2f} ms on {device.name}, over the budget of "
+                f"{request.budget.latency_ms:g} ms: solving again for {limit:.2f} ms"
+            )
+            try:
+                with steps("solve"):
+                    choice = _choose(candidates, request.budget, limit)
+            except NoSubnetFits:
+                steps.note(f"no subnet fits {limit:.2f} ms")
+                break
+        best = min(turns, key=lambda t: t.placement.latency.ms)
+        with steps("report"):
+            record = make_record(request, target, device, weights, turns, best, steps.seconds)
+            deployment = write_results(record, best.placement.artifact, folder)
     return deployment, folder
 
 
@@ -163,7 +169,7 @@ def load_weights(request: Request, space: Space) -> WeightSource:
 
     if request.random_weights:
         return RandomWeights(space, request.seed)
-    return TrainedWeights(load_bundle(space.name), request.data, request.seed)
+    return TrainedWeights(load_bundle(space), request.data, request.seed)
 
 
 def _choose(candidates: list[Inputs], budget: Budget, latency_ms: float) -> Choice:

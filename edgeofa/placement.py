@@ -11,9 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeofa.backends.base import Artifact, Backend, TensorSpec
+from edgeofa.backends.layout import from_runtime, to_runtime
 from edgeofa.deployment import Candidate, OutputError
 from edgeofa.devices.base import Device, Failure, Job, Latency, Outcome
 from edgeofa.errors import DeviceError
+from edgeofa.graph.reference import dequantize_array, quantize_array, run_real
 from edgeofa.networks import Network
 
 #: a number of invokes after which the caches hold what they hold in steady use
@@ -48,14 +50,12 @@ def place(
 ) -> Placement:
     """Compile ``network`` into ``folder`` and run it whole on the device.
 
-    The outputs of the first image are compared with edgeofa's own executor. Artifacts of slower
-    back ends are removed.
+    The outputs of the first image are compared with edgeofa's own executor.
 
     Raises:
         DeviceError: no artifact could be run; the message gives each back end's reason.
     """
     from edgeofa.backends.registry import get_backend
-    from edgeofa.graph.reference import run_real
 
     graph = network.graph
     image = network.inputs[:1]
@@ -68,7 +68,7 @@ def place(
             a.path,
             a.backend,
             warmups=_WARMUPS,
-            input=to_runtime(a.input, image),
+            input=_stored(a.input, image),
             want_output=True,
         )
         for a in artifacts
@@ -98,9 +98,6 @@ def place(
             hint="edgeofa doctor",
         )
     best = min(found, key=lambda r: r.latency.ms)
-    for other in artifacts:
-        if other is not best.artifact:
-            other.path.unlink()
     return Placement(
         artifact=best.artifact,
         runtime_version=best.runtime_version,
@@ -140,27 +137,20 @@ def _finish(
     return _Run(artifact, runtime, latency, outcome.parts_ms, outcome.output)
 
 
-def to_runtime(spec: TensorSpec, image: NDArray[np.float32]) -> NDArray[Any]:
+def _stored(spec: TensorSpec, image: NDArray[np.float32]) -> NDArray[Any]:
     """A preprocessed NHWC image as the artifact's input tensor takes it."""
-    from edgeofa.graph.reference import quantize_array
-
-    x: NDArray[Any] = image
-    if spec.quantization is not None:
-        x = quantize_array(x, spec.quantization)
-    return np.ascontiguousarray(x.transpose(0, 3, 1, 2) if spec.layout == "NCHW" else x)
+    q = spec.quantization
+    return to_runtime(image if q is None else quantize_array(image, q), spec)
 
 
-def from_runtime(spec: TensorSpec, output: NDArray[Any]) -> NDArray[np.float32]:
+def _real(spec: TensorSpec, output: NDArray[Any]) -> NDArray[np.float32]:
     """An artifact's output tensor in real numbers."""
-    from edgeofa.graph.reference import dequantize_array
-
-    if spec.quantization is not None:
-        return dequantize_array(output, spec.quantization)
-    return output.astype(np.float32)
+    value, q = from_runtime(output, spec), spec.quantization
+    return value.astype(np.float32) if q is None else dequantize_array(value, q)
 
 
 def _compare(run: _Run, expected: NDArray[Any], network: Network) -> OutputError:
-    real = from_runtime(run.artifact.output, run.output).reshape(expected.shape)
+    real = _real(run.artifact.output, run.output).reshape(expected.shape)
     difference = float(np.abs(real - expected).max())
     q = network.graph.output_tensor.quantization
     return OutputError(

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from edgeofa.accuracy.model import FittedAccuracy, load_accuracy
 from edgeofa.errors import FileFormatError, MissingMaterial
 from edgeofa.paths import data_dir
-from edgeofa.spaces import Space, load_space
+from edgeofa.spaces import Space
 
 if TYPE_CHECKING:
     from edgeofa.elastic.supernet import Supernet
@@ -62,9 +62,8 @@ def bundle_dir(space_name: str) -> Path:
     return data_dir() / "supernets" / space_name
 
 
-def load_bundle(space_name: str) -> Bundle:
+def load_bundle(space: Space) -> Bundle:
     """The shipped bundle of a space; its weights are read by :meth:`Bundle.supernet`."""
-    space = load_space(space_name)
     folder = bundle_dir(space.name)
     if not (folder / "weights.safetensors").is_file():
         raise MissingMaterial(

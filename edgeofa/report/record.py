@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgeofa import __version__
+from edgeofa.backends.base import Artifact
 from edgeofa.deployment import (
     Accuracy,
     ArtifactRecord,
@@ -41,12 +42,12 @@ def make_record(
     device: Device,
     weights: WeightSource,
     turns: Sequence[Turn],
+    best: Turn,
     seconds: dict[str, float],
 ) -> Deployment:
-    """The record of the best turn: the last one where the budget was met, else the fastest."""
+    """The record of one of the turns; all of them are listed in ``attempts``."""
     from edgeofa.emulation.energy import energy_mj
 
-    best = min(turns, key=lambda t: t.placement.latency.ms)
     choice, placement, latency = best.choice, best.placement, best.placement.latency
     space, table = choice.inputs.space, choice.inputs.table
     artifact = placement.artifact
@@ -154,9 +155,17 @@ def _versions(runtime: str) -> dict[str, str]:
     return found
 
 
-def write_report(deployment: Deployment, folder: Path) -> None:
-    """``deployment.json`` and ``report.html`` in ``folder``, each whole or not at all."""
+def write_results(deployment: Deployment, artifact: Artifact, folder: Path) -> Deployment:
+    """``model.*``, ``deployment.json`` and ``report.html`` in ``folder``, each whole or not at all.
+
+    Returns the record with the artifact's final place.
+    """
     from edgeofa.report.html import deployment_html
 
-    save_deployment(deployment, folder / "deployment.json")
+    place = folder / f"model{artifact.path.suffix}"
+    artifact.path.replace(place)
+    moved = deployment.artifact.model_copy(update={"path": str(place)})
+    deployment = deployment.model_copy(update={"artifact": moved})
     write_atomic(folder / "report.html", deployment_html(deployment))
+    save_deployment(deployment, folder / "deployment.json")
+    return deployment

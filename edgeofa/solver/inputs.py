@@ -148,4 +148,4 @@ def _named(wanted: str, known: tuple[_T, ...], refusal: str) -> tuple[_T, ...]:
 def _trained(space: Space) -> AccuracyModel:
     from edgeofa.elastic.bundles import load_bundle
 
-    return load_bundle(space.name).accuracy
+    return load_bundle(space).accuracy
