@@ -66,6 +66,8 @@ def _text(answer: Answer) -> str:
     accuracy = f"score {best.score:.4g}, no accuracy claimed"
     if best.accuracy is not None:
         accuracy = f"{100 * best.accuracy:.2f}% predicted"
+        if best.accuracy_error is not None:
+            accuracy += f" (mean error {100 * best.accuracy_error:.2f} points)"
     proof = "no subnet within the budgets has a higher additive score"
     if not answer.selection.proven:
         proof = f"a higher additive score is possible, at most {answer.selection.bound:.4g}"

@@ -65,7 +65,9 @@ class Frontier:
                     subnet=subnet,
                     latency_ms=problem.latency_ms(totals.latency_ns),
                     planned_ms=problem.plan_ms(totals.latency_ns),
-                    energy_mj=totals.energy_nj / 1e6 if problem.has_energy else None,
+                    energy_mj=None
+                    if problem.power_w is None
+                    else problem.energy_mj(totals.energy_nj),
                     weight_bytes=totals.weight_bytes,
                     peak_bytes=totals.peak_bytes,
                     score=problem.score(totals.score),

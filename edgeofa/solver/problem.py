@@ -108,7 +108,8 @@ class Problem:
     space: Space
     table: Table
     accuracy: AccuracyModel
-    has_energy: bool
+    #: mean power over the table's blocks; None where the table has no energies
+    power_w: float | None
     resolutions: tuple[int, ...]
     fixed_costs: Ints  # (resolutions, 3)
     fixed_peaks: Ints  # (resolutions,)
@@ -127,28 +128,45 @@ class Problem:
         """The latency that is held against a budget: the fit's 95% residual included."""
         return self.table.fit.plan_ms(latency_ns / _NANO_PER_MILLI)
 
+    def energy_mj(self, energy_nj: int) -> float:
+        """Energy of a whole network from its sum.
+
+        Energy follows time: the factor of the latency's fit applies to it too, and its constant
+        ``a_ms`` is spent at the mean power of the blocks. 0 for a table without energies.
+        """
+        fit = self.table.fit
+        return fit.a_ms * (self.power_w or 0.0) + fit.b * (energy_nj / _NANO_PER_MILLI)
+
+    def plan_energy_mj(self, energy_nj: int) -> float:
+        """The energy that is held against a budget, with the same relative margin as latency."""
+        return self.energy_mj(energy_nj) * (1 + self.table.fit.q95_percent / 100)
+
     def score(self, units: int) -> float:
         return units * self.score_unit
 
     def limits(self, budgets: Budgets) -> Limits:
         """The largest sums within the budgets.
 
-        Latency holds with its margin, ``(a + b * sum) * (1 + q95) <= budget``, solved for the sum
-        in exact arithmetic and rounded down.
+        Latency holds with its margin, ``(a + b * sum) * (1 + q95) <= budget``, and energy likewise
+        (``a`` at the mean power), solved for the sum in exact arithmetic and rounded down.
         """
+        fit = self.table.fit
         latency = energy = None
+
+        def room(budget: float, offset: Fraction) -> int:
+            whole = _exact(budget) / (1 + _exact(fit.q95_percent) / 100)
+            return floor((whole - offset) / _exact(fit.b) * _NANO_PER_MILLI)
+
         if budgets.latency_ms is not None:
-            fit = self.table.fit
-            whole = _exact(budgets.latency_ms) / (1 + _exact(fit.q95_percent) / 100)
-            latency = floor((whole - _exact(fit.a_ms)) / _exact(fit.b) * _NANO_PER_MILLI)
+            latency = room(budgets.latency_ms, _exact(fit.a_ms))
         if budgets.energy_mj is not None:
-            if not self.has_energy:
+            if self.power_w is None:
                 raise UsageError(
                     "an energy budget needs a table with energies",
                     where=f"table {self.table.name}",
                     hint="profile a target whose file has a [power] section, or drop the budget",
                 )
-            energy = floor(_exact(budgets.energy_mj) * _NANO_PER_MILLI)
+            energy = room(budgets.energy_mj, _exact(fit.a_ms) * _exact(self.power_w))
         weight = None if budgets.weight_bytes is None else floor(budgets.weight_bytes)
         peak = None if budgets.peak_bytes is None else floor(budgets.peak_bytes)
         return Limits((latency, energy, weight), peak)
@@ -248,7 +266,6 @@ def build_problem(
         raise FileFormatError(f"the additivity fit cannot be planned with: {fit}", where=where)
 
     figures: dict[Block, tuple[int, int, int, int]] = {}
-    has_energy = all(row.energy_mj is not None for row in table.rows.values())
 
     def figures_of(block: Block) -> tuple[int, int, int, int]:
         known = figures.get(block)
@@ -303,7 +320,7 @@ def build_problem(
         space=space,
         table=table,
         accuracy=accuracy,
-        has_energy=has_energy,
+        power_w=_mean_power(table),
         resolutions=chosen,
         fixed_costs=ends[:, :, :3].sum(axis=1),
         fixed_peaks=ends[:, :, 3].max(axis=1),
@@ -315,6 +332,13 @@ def build_problem(
         ),
         score_unit=unit,
     )
+
+
+def _mean_power(table: Table) -> float | None:
+    usable = [row for row in table.rows.values() if row.status != "failed"]
+    energies = [row.energy_mj for row in usable if row.energy_mj is not None]
+    time = sum(row.latency_ms for row in usable)
+    return sum(energies) / time if len(energies) == len(usable) and time > 0 else None
 
 
 def _score_unit(

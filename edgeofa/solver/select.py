@@ -23,7 +23,8 @@ class Prediction:
     ``latency`` is the whole network's, with the additivity fit. Its interval adds up the blocks'
     intervals as if their errors went together, and the fit's residual: it is on the wide side.
     ``planned_ms`` is what is held against a budget (the fit's 95% residual included).
-    ``accuracy`` is None for a stand-in model; ``score`` is the additive model's.
+    ``accuracy`` and its mean absolute error (a fraction) are None for a stand-in model; ``score``
+    is the additive model's.
     """
 
     subnet: Subnet
@@ -34,6 +35,7 @@ class Prediction:
     peak_bytes: int
     score: float
     accuracy: float | None
+    accuracy_error: float | None
 
     @property
     def value(self) -> float:
@@ -70,7 +72,7 @@ def _predict(problem: Problem, subnet: Subnet, accuracy: float | None) -> Predic
     fit = table.fit
     total = sum(row.latency_ms for row in rows)
     low = fit.a_ms + fit.b * sum(row.latency_low_ms for row in rows)
-    energies = [row.energy_mj for row in rows if row.energy_mj is not None]
+    energy_nj = problem.totals(subnet).energy_nj
     return Prediction(
         subnet,
         Latency(
@@ -80,11 +82,12 @@ def _predict(problem: Problem, subnet: Subnet, accuracy: float | None) -> Predic
             table.header.evidence,
         ),
         fit.plan_ms(total),
-        sum(energies) if len(energies) == len(rows) else None,
+        None if problem.power_w is None else problem.energy_mj(energy_nj),
         sum(row.weight_bytes for row in rows),
         max(row.peak_bytes for row in rows),
         problem.accuracy.score(subnet),
         accuracy,
+        problem.accuracy.error,
     )
 
 
@@ -188,11 +191,16 @@ def _budget(budgets: Budgets, axis: Axis) -> str:
 
 
 def _taken(problem: Problem, near: Ranked, axis: Axis) -> str:
+    if axis == "weight":
+        return _needed(problem, near, axis)
     if axis == "latency":
-        ms = problem.latency_ms(near.totals.latency_ns)
+        value, unit = problem.latency_ms(near.totals.latency_ns), "ms"
         planned = problem.plan_ms(near.totals.latency_ns)
-        return f"{ms:.3f} ms" + (f" ({planned:.3f} ms with its margin)" if planned > ms else "")
-    return _needed(problem, near, axis)
+    else:
+        value, unit = problem.energy_mj(near.totals.energy_nj), "mJ"
+        planned = problem.plan_energy_mj(near.totals.energy_nj)
+    margin = f" ({planned:.3f} {unit} with its margin)" if planned > value else ""
+    return f"{value:.3f} {unit}{margin}"
 
 
 def _needed(problem: Problem, near: Ranked, axis: Axis) -> str:
@@ -201,5 +209,5 @@ def _needed(problem: Problem, near: Ranked, axis: Axis) -> str:
     if axis == "weight":
         return f"{cost} bytes"
     if axis == "energy":
-        return f"{ceil(cost / 1000) / 1000:.3f} mJ"
+        return f"{ceil(problem.plan_energy_mj(cost) * 1000) / 1000:.3f} mJ"
     return f"{ceil(problem.plan_ms(cost) * 1000) / 1000:.3f} ms"

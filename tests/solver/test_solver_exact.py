@@ -75,7 +75,7 @@ def enumerate_all(problem: Problem) -> list[tuple[Any, Totals]]:
     return [(s, problem.totals(s)) for s in every_subnet(problem)]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(worlds(), st.randoms(use_true_random=False), st.sampled_from([1, 2, 7, 60]))
 def test_k_best_equals_enumeration(world: Any, rng: random.Random, k: int) -> None:
     problem = build_problem(*world)
@@ -154,6 +154,20 @@ def test_budgets_are_taken_as_the_decimals_they_are() -> None:
     assert best.best.weight_bytes == 30
     with pytest.raises(NoSubnetFits, match=r"fastest, small@16/3x3, takes 0\.300 ms"):
         select(problem, Budgets(latency_ms=0.299999))
+
+
+def test_energy_follows_the_fit_of_latency() -> None:
+    """The constant of the fit is spent at the blocks' mean power, and the margin holds for both."""
+    space = small_space([{"depths": [1], "kernels": [3], "expands": [3]}], (16,))
+    fit = Additivity(2.0, 1.1, 0.1, 30, 1.0, 0.99, 1.0, q95_percent=10.0)
+    problem = build_problem(
+        space, make_table(space, lambda _: (1.0, 4.0, 1, 1), fit=fit), MacsProxy(space)
+    )
+    best = select(problem, Budgets(energy_mj=23.33)).best
+    assert best.energy_mj == pytest.approx(2.0 * 4 + 1.1 * 12)
+    assert problem.plan_energy_mj(12_000_000) == pytest.approx(1.1 * 21.2)
+    with pytest.raises(NoSubnetFits, match=r"takes 21\.200 mJ \(23\.320 mJ with its margin\)"):
+        select(problem, Budgets(energy_mj=23.31))
 
 
 def test_ties_go_to_the_faster_subnet() -> None:
