@@ -71,9 +71,9 @@ CORTEX_A72 = CoreModel(
     # 4 GB/s from DRAM at 1.5 GHz is 24 cycles a line; the others are latencies of the TRM's order
     lines=LineCosts(l2_stream=5, l2_other=12, dram_stream=24, dram_other=150, write_back=24),
     pipeline=1.2,
-    operator_ms=0.028,
-    error=0.23,
-    error_threads=0.3,
+    operator_ms=0.0283,
+    error=0.22,
+    error_threads=0.25,
     source="FBNet blocks on a Raspberry Pi 4 (HW-NAS-Bench, through HELP), by calibrate.py",
 )
 
