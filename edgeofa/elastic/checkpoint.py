@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
@@ -12,11 +13,13 @@ from torch import Tensor
 from edgeofa.elastic.supernet import Supernet
 from edgeofa.errors import FileFormatError, MissingMaterial
 from edgeofa.paths import write_atomic
-from edgeofa.spaces import load_space
+from edgeofa.spaces import Space, load_space, space_names
 
 __all__ = ["load_supernet", "save_supernet"]
 
-_SCHEMA = "1"
+_SCHEMA = 1
+#: one entry alone: the order of several in the file would differ from run to run
+_METADATA = "edgeofa"
 _MAX_BYTES = 1 << 30
 
 
@@ -32,8 +35,8 @@ def save_supernet(supernet: Supernet, path: Path) -> None:
         name: (value.float() if ".norm." in name else value.half()).contiguous()
         for name, value in _entries(supernet).items()
     }
-    metadata = {"schema_version": _SCHEMA, "space": supernet.space.name}
-    write_atomic(path, save(tensors, metadata))
+    header = json.dumps({"schema_version": _SCHEMA, "space": supernet.space.name})
+    write_atomic(path, save(tensors, {_METADATA: header}))
 
 
 def load_supernet(path: Path) -> Supernet:
@@ -48,11 +51,7 @@ def load_supernet(path: Path) -> Supernet:
         raise FileFormatError("a checkpoint is at most 1 GiB", where=path)
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("schema_version") != _SCHEMA:
-                found = metadata.get("schema_version")
-                raise FileFormatError(f"schema version {found!r}, not {_SCHEMA!r}", where=path)
-            supernet = Supernet(load_space(str(metadata.get("space"))))
+            supernet = Supernet(_space((file.metadata() or {}).get(_METADATA, ""), path))
             expected = _entries(supernet)
             names = set(file.keys())
             _check_names(names, set(expected), path)
@@ -71,6 +70,19 @@ def load_supernet(path: Path) -> Supernet:
         raise FileFormatError(f"not a safetensors file: {error}", where=path) from error
     supernet.eval()
     return supernet.requires_grad_(False)
+
+
+def _space(header: str, path: Path) -> Space:
+    try:
+        content = json.loads(header)
+        version, name = content["schema_version"], content["space"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise FileFormatError("not a checkpoint of edgeofa", where=path) from error
+    if version != _SCHEMA:
+        raise FileFormatError(f"schema version {version!r}, not {_SCHEMA}", where=path)
+    if name not in space_names():
+        raise FileFormatError(f"a checkpoint of an unknown space {name!r}", where=path)
+    return load_space(name)
 
 
 def _check_names(found: set[str], expected: set[str], path: Path) -> None:

@@ -35,10 +35,14 @@ _EVALUATE_S = 900.0
 
 @dataclass(frozen=True)
 class Budget:
-    """When to stop: after ``seconds`` of training in all, or ``steps``, whichever is first."""
+    """When to stop: after ``seconds`` of training in all, or ``steps``, whichever is first.
+
+    ``stop_at_step`` interrupts a longer training, whose schedule it leaves alone.
+    """
 
     seconds: float = math.inf
     steps: int | None = None
+    stop_at_step: int | None = None
 
     def progress(self, state: Progress) -> float:
         """Fraction of the training that is done, from 0 to 1."""
@@ -142,7 +146,7 @@ class Trainer:
         elapsed, cpu_before = state.elapsed_s, state.cpu_s
         logged = evaluated = saved = started
         losses: list[tuple[float, float]] = []
-        while budget.progress(state) < 1.0 and not stopped():
+        while budget.progress(state) < 1.0 and not stopped() and state.step != budget.stop_at_step:
             losses.append(self._step(budget.progress(state)))
             now = time.monotonic()
             state.elapsed_s = elapsed + now - started

@@ -1,0 +1,179 @@
+"""Training: it learns, stops and resumes exactly; what it writes is checked; bundles come out."""
+
+from __future__ import annotations
+
+import dataclasses
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+import torch
+
+from edgeofa.elastic.checkpoint import load_supernet
+from edgeofa.errors import FileFormatError, MissingMaterial, UsageError
+from edgeofa.spaces import Space, load_space
+from edgeofa.training.data import Images
+from edgeofa.training.fast import fast_path
+from edgeofa.training.imagenet import load_lite0
+from edgeofa.training.publish import export_weights, judge
+from edgeofa.training.recalibrate import subnet_accuracy
+from edgeofa.training.recipe import Phase, Recipe, recipe_for
+from edgeofa.training.session import seconds_until
+from edgeofa.training.state import read_progress
+from edgeofa.training.synthesize import nearness, synthesize
+from edgeofa.training.trainer import Budget, Trainer
+from tests.tiny_space import tiny_space
+
+_RECIPE = Recipe(
+    optimiser="sgd",
+    rate=0.05,
+    weight_decay=1e-4,
+    batch=16,
+    phases=(Phase(1.0, {8: 1.0}),),
+    alone=0.0,
+    warmup_steps=2,
+)
+
+
+def coloured(count: int, seed: int) -> Images:
+    """Images whose class is their colour: learnable in a few steps."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(0, 4, (count,), generator=generator)
+    colours = torch.tensor([[60, 60, 60], [200, 60, 60], [60, 200, 60], [200, 200, 200]])
+    noise = torch.randint(-25, 26, (count, 32, 32, 3), generator=generator)
+    return Images((colours[labels][:, None, None] + noise).clamp(0, 255).byte(), labels)
+
+
+@pytest.fixture
+def space(tmp_path: Path) -> Space:
+    return tiny_space(tmp_path)
+
+
+def trainer(space: Space, out: Path, **changes: object) -> Trainer:
+    torch.manual_seed(0)
+    recipe = dataclasses.replace(_RECIPE, **changes)  # type: ignore[arg-type]
+    lines: list[str] = []
+    return Trainer(space, recipe, coloured(128, 1), coloured(64, 2), out, log=lines.append)
+
+
+def weights(t: Trainer) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in t.average.parameters()])
+
+
+def test_a_resumed_training_equals_an_uninterrupted_one(space: Space, tmp_path: Path) -> None:
+    whole = trainer(space, tmp_path / "whole")
+    whole.run(Budget(steps=4))
+    part = trainer(space, tmp_path / "part")
+    part.run(Budget(steps=4, seconds=1e9, stop_at_step=2))
+    assert part.progress.step == 2
+    again = trainer(space, tmp_path / "part")
+    assert again.resume()
+    again.run(Budget(steps=4))
+    assert again.progress.step == 4
+    assert torch.equal(weights(again), weights(whole))
+    assert again.progress.passes == whole.progress.passes == 4 * 16 * 3
+
+
+def test_training_learns(space: Space, tmp_path: Path) -> None:
+    t = trainer(space, tmp_path, average=0.8, batch=32)
+    t.run(Budget(steps=24))
+    subnet = space.largest(8)
+    images = coloured(100, 3)
+    accuracy = subnet_accuracy(t.average, subnet, t.train.pixels, images)
+    assert accuracy > 0.6  # four classes: chance is 0.25
+
+
+def test_weights_are_exported_and_read_back(tmp_path: Path) -> None:
+    space = load_space("cifar_micro")
+    if fast_path(space) is None:
+        pytest.skip("the kernels cannot be built here (no C compiler, or no AVX2)")
+    t = trainer(space, tmp_path)
+    t.save()
+    path = tmp_path / "bundle" / "weights.safetensors"
+    assert export_weights(t.state_path, space, t.train.pixels[:16], path) == t.progress
+    supernet = load_supernet(path)
+    assert torch.allclose(supernet.head.weight, t.average.head.weight, atol=1e-3)
+    # the largest subnet's statistics, not those of the initialisation
+    assert (supernet.head.norm.get_buffer("running_var") - 1).abs().min() > 0.01
+
+
+def test_a_supernet_is_judged(space: Space) -> None:
+    t = trainer(space, Path("unused"))
+    made = coloured(16, 9).pixels
+    facts = judge(t.supernet, made, t.train, coloured(24, 3), recalibration_images=24)
+    roles = [r.role for r in facts.results]
+    assert roles[:3] == ["largest", "smallest", "random 0"]
+    assert len(roles) == 22
+    assert all(0 <= r.accuracy <= 1 for r in facts.results)
+    assert sum(r.accuracy_synthetic is not None for r in facts.results) == 10
+    assert (facts.calibration.real_images, facts.calibration.synthetic_images) == (24, 16)
+    assert facts.calibration.mean_points <= facts.calibration.worst_points
+    assert facts.nearness.smallest_distance > 0
+
+
+def test_synthetic_statistics_come_closer_to_the_real_ones(space: Space) -> None:
+    if fast_path(space) is None:
+        pytest.skip("the kernels cannot be built here (no C compiler, or no AVX2)")
+    t = trainer(space, Path("unused"))
+    lines: list[str] = []
+    images = coloured(24, 5).pixels
+    synthesize(t.supernet, images, count=16, seconds=6.0, log=lines.append)
+    found = [float(line.rsplit(" ", 1)[1]) for line in lines if "mismatch" in line]
+    assert len(found) >= 2
+    assert found[-1] < 0.7 * found[0]
+
+
+def test_nearness_finds_a_copy_and_a_mirrored_one() -> None:
+    training = coloured(50, 7).pixels
+    assert nearness(training[7:9], training).smallest_distance < 0.1
+    mirrored = nearness(training[3:4].flip(2), training)
+    assert mirrored.largest_correlation > 0.999
+    far = nearness(255 - training[:4], training)
+    assert far.smallest_distance > 5
+
+
+def test_broken_states_are_refused(space: Space, tmp_path: Path) -> None:
+    t = trainer(space, tmp_path)
+    assert not t.resume()
+    with pytest.raises(MissingMaterial):
+        read_progress(t.state_path, space.name)
+    t.save()
+    with pytest.raises(FileFormatError, match="cifar_lite"):
+        read_progress(t.state_path, "cifar_lite")
+    t.state_path.write_bytes(t.state_path.read_bytes()[:2000])
+    with pytest.raises(FileFormatError, match="not a training state"):
+        t.resume()
+
+
+def test_foreign_imagenet_weights_are_refused(tmp_path: Path) -> None:
+    from edgeofa.elastic.supernet import Supernet
+
+    path = tmp_path / "weights.pth"
+    torch.save({"_conv_stem.weight": torch.zeros(3)}, path)
+    with pytest.raises(FileFormatError, match=r"_conv_stem\.weight is of shape \[3\]"):
+        load_lite0(Supernet(load_space("cifar_lite")), path)
+
+
+def test_recipes_cover_their_spaces() -> None:
+    for name in ("cifar_lite", "cifar_micro"):
+        space = load_space(name)
+        recipe = recipe_for(space)
+        assert [p.until for p in recipe.phases] == sorted(p.until for p in recipe.phases)
+        assert recipe.phases[-1].until == 1.0
+        assert set(recipe.resolutions_at(1.0)) == set(space.resolutions)
+        for phase in recipe.phases:
+            assert sum(phase.resolutions.values()) == pytest.approx(1)
+    with pytest.raises(UsageError, match="no training recipe"):
+        recipe_for(load_space("ofa_mbv3"))
+
+
+@pytest.mark.parametrize(
+    ("clock", "expected"), [("23:30", 1800.0), ("22:00", 23 * 3600.0), ("23:00", 24 * 3600.0)]
+)
+def test_until_is_the_next_such_time(clock: str, expected: float) -> None:
+    assert seconds_until(clock, datetime(2026, 1, 31, 23, 0)) == expected
+
+
+def test_until_refuses_nonsense() -> None:
+    with pytest.raises(UsageError, match="not a time of day"):
+        seconds_until("25:99", datetime(2026, 1, 31, 23, 0))
