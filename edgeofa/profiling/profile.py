@@ -10,9 +10,10 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,6 +135,7 @@ def profile(
             fit = _measure_subnets(work, journal, chosen, rows, subnets, progress)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+        version, library = _runtime(identity, backend, subject.runtime_digest)
         header = Header(
             target=target.name,
             target_digest=target.digest,
@@ -143,8 +145,8 @@ def profile(
             threads=threads,
             evidence=device.evidence,
             runtime=backend.name,
-            runtime_version=backend.version(),
-            runtime_digest=subject.runtime_digest,
+            runtime_version=version,
+            runtime_digest=library,
             device=identity,
             protocol_version=PROTOCOL_VERSION,
             seed=seed,
@@ -361,6 +363,13 @@ def measure_subnets(work: Work, subnets: Sequence[Subnet]) -> list[WholeSubnet]:
 
 
 # ------------------------------------------------------------------------------------ helpers
+
+
+def _runtime(identity: Mapping[str, str], backend: Backend, otherwise: str) -> tuple[str, str]:
+    """Version and digest of the library that runs artifacts, where the device tells them (as
+    ``2.3.0 sha256:…``); else the compiler's version and the digest of the whole identity."""
+    match = re.fullmatch(r"(\S+) sha256:([0-9a-f]{16})[0-9a-f]*", identity.get(backend.name, ""))
+    return (match[1], match[2]) if match else (backend.version(), otherwise)
 
 
 def _digest(text: str) -> str:

@@ -67,6 +67,11 @@ def _check_fit(table: Table) -> list[Finding]:
         what = []
         if fit.mape_percent > limit:
             what.append(f"whole subnets are {fit.mape_percent:.1f}% off the sums (over {limit}%)")
+        if not 0.67 <= fit.b <= 1.5:
+            what.append(
+                f"a whole subnet costs {fit.b:.2f} times its sum: the device was busy with other "
+                "work, or its caches suit whole networks and single blocks very differently"
+            )
         if fit.spearman < 0.95:
             what.append(f"sums rank whole subnets badly (Spearman {fit.spearman:.3f})")
     return [Finding("warning", w, "additivity") for w in what]

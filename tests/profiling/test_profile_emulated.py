@@ -59,6 +59,9 @@ def test_a_table_of_the_emulated_board(device: Device, tmp_path: Path) -> None:
         )
         assert check_table(table, space, RPI4) == ()
         assert table.header.evidence == "modelled"
+        assert device.identity()["litert"].startswith(
+            f"{table.header.runtime_version} sha256:{table.header.runtime_digest}"
+        )
         assert table.header.overhead_ms < min(r.latency_ms for r in table.rows.values())
         largest = space.layer_block(8, 0, 1, space.stages[0].layers_at(1)[-1])
         smallest = space.layer_block(8, 0, 1, space.stages[0].layers_at(1)[0])

@@ -13,7 +13,7 @@ from edgeofa.errors import UsageError
 from edgeofa.spaces import load_space
 from edgeofa.tables.diff import diff_tables
 from edgeofa.tables.export import export_table, lookup_name
-from edgeofa.tables.table import Evidence, Row, Table
+from edgeofa.tables.table import Additivity, Evidence, Row, Table
 from edgeofa.tables.verify import check_table
 from edgeofa.targets import load_target
 
@@ -103,6 +103,16 @@ def test_findings() -> None:
     assert ("error", "header", "the target file changed since the table was made") in whats
     assert ("warning", "additivity", "no whole subnet was measured") in whats
     assert len(found) == 6
+
+
+def test_a_doubtful_fit_is_a_warning() -> None:
+    table = complete()
+    fit = Additivity(-0.5, 1.9, 0.3, 30, 5.0, 0.9, 0.8, 10.0)
+    doubtful = Table(dataclasses.replace(table.header, additivity=fit), table.rows)
+    found = check_table(doubtful, load_space("cifar_lite"), load_target("rpi4"))
+    assert [f.severity for f in found] == ["warning"] * 3
+    text = " ".join(f.what for f in found)
+    assert all(part in text for part in ("5.0% off", "1.90 times", "Spearman 0.900"))
 
 
 def test_names_are_unique_over_all_spaces() -> None:
