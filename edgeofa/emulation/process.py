@@ -54,6 +54,10 @@ class JobEnd:
         return str(self.event["event"])
 
 
+#: by someone else (the kernel when memory is short, a person), or by us after the time limit
+_KILLED = (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGALRM)
+
+
 class ProcessGroup:
     """Processes that are killed together when the block ends, however it ends."""
 
@@ -138,7 +142,8 @@ def emulate(
 
     events = _read_events(folder / _EVENTS)
     fatal = next((e for e in events if e.get("event") == "fatal"), None)
-    if fatal is not None or not any(e.get("event") == "runner" for e in events):
+    started = any(e.get("event") == "runner" for e in events)
+    if fatal is not None or not (started or status in _KILLED):
         with (folder / _ERRORS).open("rb") as errors:
             said = errors.read(4096).decode("utf-8", "replace").strip()
         reason = str(fatal.get("reason")) if fatal else said[-600:] or "it said nothing"
