@@ -24,7 +24,8 @@ _TAIL = 1e-4
 _SHRINK = np.geomspace(0.02, 1.0, 100)
 
 
-def _batches(graph: Graph, images: Iterable[Array]) -> Iterator[Array]:
+def batches(graph: Graph, images: Iterable[Array]) -> Iterator[Array]:
+    """Images, or batches of any size, as small NHWC float32 batches."""
     for image in images:
         block = np.asarray(image, dtype=np.float32)
         if block.ndim == len(graph.input_tensor.shape) - 1:
@@ -47,12 +48,12 @@ def calibrate(graph: Graph, images: Iterable[Array], method: Method = "minmax") 
         raise UsageError(f"unknown method {method!r}", hint=f"one of {get_args(Method)}")
     if graph.precision != "float32":
         raise UsageError("only a float32 graph can be calibrated", where=graph.name)
-    batches = list(_batches(graph, images))
-    if not batches:
+    blocks = list(batches(graph, images))
+    if not blocks:
         raise UsageError("no calibration images", where=graph.name)
     low = np.full(len(graph.tensors), np.inf)
     high = np.full(len(graph.tensors), -np.inf)
-    for batch in batches:
+    for batch in blocks:
         for number, value in steps(graph, batch):
             low[number] = min(low[number], float(value.min()))
             high[number] = max(high[number], float(value.max()))
@@ -64,7 +65,7 @@ def calibrate(graph: Graph, images: Iterable[Array], method: Method = "minmax") 
     full = tuple(zip(low.tolist(), high.tolist(), strict=True))
     if method == "minmax":
         return full
-    counts = _histograms(graph, batches, full)
+    counts = _histograms(graph, blocks, full)
     pick = _percentile if method == "percentile" else _least_error
     return tuple(
         bounds if bounds[1] <= bounds[0] else pick(row, bounds)
@@ -72,9 +73,9 @@ def calibrate(graph: Graph, images: Iterable[Array], method: Method = "minmax") 
     )
 
 
-def _histograms(graph: Graph, batches: list[Array], full: Ranges) -> Array:
+def _histograms(graph: Graph, blocks: list[Array], full: Ranges) -> Array:
     counts = np.zeros((len(full), _BINS), dtype=np.int64)
-    for batch in batches:
+    for batch in blocks:
         for number, value in steps(graph, batch):
             low, high = full[number]
             if high <= low:

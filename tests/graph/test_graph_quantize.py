@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from graph_cases import graphs, images
@@ -148,6 +150,55 @@ def test_the_rewrite_of_mobilenet_v3_adds_no_rescaling() -> None:
     x = images(graph, 1)
     expected = run(graph, x)
     assert np.abs(run(rewritten, x) - expected).max() <= 1e-4 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("depthwise", [False, True])
+def test_compensated_rounding_follows_the_inputs(depthwise: bool) -> None:
+    # smooth images, on which rounding errors of neighbouring taps add up
+    b = GraphBuilder("g", (1, 16, 16, 6))
+    rng = np.random.default_rng(0)
+    if depthwise:
+        weight = rng.standard_normal((1, 5, 5, 6), dtype=np.float32)
+        weight -= weight.mean(axis=(1, 2), keepdims=True)
+        y = b.depthwise_conv2d(b.input, weight, np.ones(6, np.float32))
+    else:
+        weight = rng.standard_normal((12, 3, 3, 6), dtype=np.float32)
+        weight -= weight.mean(axis=(1, 2), keepdims=True)
+        y = b.conv2d(b.input, weight, np.ones(12, np.float32), padding="valid")
+    graph = b.build(y)
+    ramp = np.linspace(-1, 1, 16, dtype=np.float32)
+    slopes = rng.standard_normal((2, 40, 1, 1, 6), dtype=np.float32)
+    x = 1 + slopes[0] * ramp[:, None, None] + slopes[1] * ramp[:, None]
+    x += 0.01 * rng.standard_normal(x.shape, dtype=np.float32)
+    nearest, compensated = (quantize_with(graph, x[:32], compensate=c) for c in (False, True))
+
+    def weights_alone(quantized: Graph) -> float:
+        """SQNR of the float graph with the int8 graph's weights and biases."""
+        op, source = quantized.ops[0], quantized.input_tensor.quantization
+        stored, bias = op.linear
+        assert op.weight_scale is not None
+        assert source is not None
+        along = op.weight_scale if depthwise else op.weight_scale.reshape(-1, 1, 1, 1)
+        real = replace(
+            graph.ops[0],
+            weight=(stored * along).astype(np.float32),
+            bias=(bias * op.weight_scale * source.scale).astype(np.float32),
+        )
+        return sqnr_db(run(graph, x[32:]), run(replace(graph, ops=(real,)), x[32:]))
+
+    assert weights_alone(compensated) > weights_alone(nearest) + 3
+
+
+def test_compensated_rounding_of_a_whole_network_is_valid_and_no_worse() -> None:
+    space = load_space("cifar_micro")
+    graph = subnet_graph(space, space.smallest(20))
+    x = images(graph, 40)
+    expected = run(graph, x[32:])
+    nearest, compensated = (quantize_with(graph, x[:32], compensate=c) for c in (False, True))
+    gain = sqnr_db(expected, run_real(compensated, x[32:])) - sqnr_db(
+        expected, run_real(nearest, x[32:])
+    )
+    assert gain > -1
 
 
 def test_sqnr() -> None:
