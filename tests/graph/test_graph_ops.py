@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from graph_cases import graphs, images
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from material import material
 
 from edgeofa.errors import UsageError
 from edgeofa.graph.blocks import subnet_graph
@@ -17,7 +19,7 @@ from edgeofa.graph.ir import Graph, Quantization
 from edgeofa.graph.ops import macs, parameters, same_pads, validate
 from edgeofa.graph.quantize import quantize_with
 from edgeofa.graph.reference import run
-from edgeofa.spaces import load_space
+from edgeofa.spaces import Layer, Subnet, load_space
 
 
 def small() -> Graph:
@@ -131,3 +133,27 @@ def test_a_window_that_does_not_fit() -> None:
     with pytest.raises(UsageError, match="does not fit") as caught:
         b.max_pool2d(b.input, 5, name="pool")
     assert caught.value.where == "pool"
+
+
+def test_macs_are_those_of_the_once_for_all_reference() -> None:
+    space = load_space("ofa_mbv3")
+    published = json.loads((material("ofa/parity") / "mbv3_w1.0.json").read_text())
+    compared = 0
+    for name, entry in published.items():
+        if "flops_ref" not in entry:
+            continue
+        kernel, expand, depth = (
+            [v] * n if isinstance(v, int) else list(v)
+            for v, n in zip(
+                (entry["config"][k] for k in ("ks", "e", "d")), (20, 20, 5), strict=True
+            )
+        )
+        # every stage has room for four layers in the reference's lists
+        stages = tuple(
+            tuple(Layer(kernel[4 * i + j], expand[4 * i + j]) for j in range(depth[i]))
+            for i in range(5)
+        )
+        subnet = Subnet(space.name, entry["res"], ((Layer(3, 1),), *stages))
+        assert macs(subnet_graph(space, subnet)) == round(entry["flops_ref"] * 1e6), name
+        compared += 1
+    assert compared == 9
