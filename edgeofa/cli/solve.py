@@ -68,9 +68,13 @@ def _text(answer: Answer) -> str:
         accuracy = f"{100 * best.accuracy:.2f}% predicted"
         if best.accuracy_error is not None:
             accuracy += f" (mean error {100 * best.accuracy_error:.2f} points)"
-    proof = "no subnet within the budgets has a higher additive score"
+    count = 1 + len(answer.selection.runners_up)
+    proof = f"the {count} re-ranked are the best of the whole space by the additive score"
     if not answer.selection.proven:
-        proof = f"a higher additive score is possible, at most {answer.selection.bound:.4g}"
+        proof = (
+            f"the best {count} that were found; a higher additive score is possible, "
+            f"at most {answer.selection.bound:.6g}"
+        )
     rows = [
         ("subnet", str(best.subnet)),
         ("compiled by", f"{answer.backend}, {answer.precision}, {answer.threads} thread(s)"),
@@ -89,7 +93,7 @@ def _text(answer: Answer) -> str:
             f"{best.weight_bytes / 1024:.0f} KB weights, "
             f"{best.peak_bytes / 1024:.0f} KB peak activations of a block",
         ),
-        ("proof", f"of the {1 + len(answer.selection.runners_up)} re-ranked: {proof}"),
+        ("proof", proof),
     ]
     for runner in answer.selection.runners_up[:_SHOWN]:
         worth = (

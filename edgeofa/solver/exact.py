@@ -3,7 +3,8 @@
 One budget. ``Fronts`` gives, for every beginning of a network, the exact score of its best end
 within the room that is left. Beginnings are grown layer by layer, and only the K most promising are
 kept: different beginnings have different ends, and each one's promise is kept by at least one whole
-network, so the K best networks all begin with one of the K. Nothing is approximated.
+network, so the K best networks all begin with one of the K. Nothing is approximated. (Fronts that
+had to be thinned give bounds only, and are treated as below.)
 
 Several budgets. Each budget alone, and one weighted sum of them per resolution (``multipliers``),
 gives a front whose promise is an upper bound; the smallest counts. A beginning may then promise
@@ -30,7 +31,7 @@ _MIN_WIDTH = 256
 _WIDEN = 8
 #: beginnings grown at a time, which bounds the memory
 _CHUNK = 1 << 15
-MAX_WIDTH = 1 << 20
+MAX_WIDTH = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -76,13 +77,9 @@ class _Beginnings:
             self.picks[rows],
         )
 
-    def and_(self, other: _Beginnings) -> _Beginnings:
-        return _Beginnings(
-            *(
-                np.concatenate(pair)
-                for pair in zip(vars(self).values(), vars(other).values(), strict=True)
-            )
-        )
+    def and_(self, *others: _Beginnings) -> _Beginnings:
+        parts = [vars(self), *map(vars, others)]
+        return _Beginnings(**{name: np.concatenate([p[name] for p in parts]) for name in parts[0]})
 
 
 class _Bounds:
@@ -209,10 +206,7 @@ def _extend(
         picks = old.picks[rows[keep]]
         picks[:, at] = options[keep]
         parts.append(_Beginnings(r[keep], costs[keep], score[keep], promise[keep], picks))
-    whole = parts[0]
-    for part in parts[1:]:
-        whole = whole.and_(part)
-    return whole
+    return parts[0].and_(*parts[1:])
 
 
 def _merge(networks: _Beginnings, more: _Beginnings | None) -> _Beginnings:

@@ -11,10 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgeofa.errors import NoSubnetFits
+from edgeofa.errors import NoSubnetFits, UsageError
 from edgeofa.solver.fronts import Fronts
 from edgeofa.solver.problem import AXES, Axis, Ints, Problem
 from edgeofa.spaces.space import Subnet
+
+#: of one node over all resolutions; real tables and models give some ten thousand
+_MAX_POINTS = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -97,11 +100,19 @@ def frontier(
 
     Raises:
         NoSubnetFits: no subnet is within ``peak_bytes``.
+        UsageError: cost and score rise together so exactly that there is no end of points.
     """
     within = problem.within_peak(peak_bytes)
     weights = np.zeros((len(problem.resolutions), len(AXES)), dtype=np.int64)
     weights[:, AXES.index(axis)] = 1
-    fronts = Fronts(within, weights)
+    fronts = Fronts(within, weights, max_points=_MAX_POINTS)
+    if not fronts.exact:
+        raise UsageError(
+            f"the frontier has more than {_MAX_POINTS} points: the score is nearly a function of "
+            f"the {axis}",
+            where=f"space {problem.space.name}",
+            hint="solve for single budgets instead",
+        )
     resolution, cost, gain = fronts.root()
     if not len(cost):
         raise NoSubnetFits(

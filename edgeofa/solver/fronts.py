@@ -8,6 +8,10 @@ placed. It is built from the last stage backwards, by exact dynamic programming 
 To treat all resolutions at once, the sort key of an entry is ``resolution * span + cost`` with a
 ``span`` above every cost, and its score is lifted by ``resolution * 2**48``, above every score.
 Both then ascend along a front, over resolutions too.
+
+Where cost and score are nearly the same thing, every sum is non-dominated and a front would not fit
+the memory. Past ``MAX_POINTS`` a front is thinned: costs are rounded *down* to a power of two, so
+that the best score within some room is then an upper bound of the true one.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ from edgeofa.errors import UsageError
 from edgeofa.solver.problem import Ints, Problem
 
 _LIFT = 1 << 48
+MAX_POINTS = 1 << 17
 #: the score of what is impossible; sums of a few of these stay in 64 bits
 IMPOSSIBLE = -(1 << 60)
 Node = tuple[int, int]
@@ -59,10 +64,19 @@ class Fronts:
             ``weights @ costs``.
         limit: (resolutions,) the most that a whole network may cost under that sum; ways that
             cost more are left out. None for no limit.
+        max_points: fronts larger than this are thinned, see above; ``exact`` says whether any was.
     """
 
-    def __init__(self, problem: Problem, weights: Ints, limit: Ints | None = None):
+    def __init__(
+        self,
+        problem: Problem,
+        weights: Ints,
+        limit: Ints | None = None,
+        max_points: int = MAX_POINTS,
+    ):
         count = len(problem.resolutions)
+        self.exact = True
+        self._max_points = max_points
         self.weights = weights
         self.fixed = (problem.fixed_costs * weights).sum(axis=1)
         costs = {
@@ -103,8 +117,17 @@ class Fronts:
                 if j in stage.depths:
                     keys = np.concatenate([keys, stopped.keys])
                     scores = np.concatenate([scores, stopped.scores])
-                nodes[i, j] = _pareto(keys, scores)
+                nodes[i, j] = self._thinned(_pareto(keys, scores))
         return nodes
+
+    def _thinned(self, front: Front) -> Front:
+        step = 1
+        while len(front) > self._max_points:
+            self.exact = False
+            step *= 2
+            # span is a power of two, so rounding stays inside a resolution
+            front = _pareto(front.keys // step * step, front.scores)
+        return front
 
     def root(self) -> tuple[Ints, Ints, Ints]:
         """Resolution index, cost and score of every non-dominated whole network (ends included)."""

@@ -23,6 +23,7 @@ from edgeofa.errors import FileFormatError, MissingMaterial, NoSubnetFits, Usage
 from edgeofa.solver.crosscheck import every_subnet, fits, highs_optimum
 from edgeofa.solver.exact import k_best
 from edgeofa.solver.frontier import frontier
+from edgeofa.solver.fronts import Fronts
 from edgeofa.solver.problem import AXES, Budgets, Limits, Problem, Totals, build_problem
 from edgeofa.solver.select import leanest, predict, select
 from edgeofa.spaces import Space, load_space
@@ -238,6 +239,46 @@ def test_a_narrow_search_says_what_it_did_not_prove() -> None:
     assert exact.proven
     assert not narrow.proven
     assert narrow.bound >= exact.best[0].totals.score >= narrow.best[0].totals.score
+
+
+@settings(max_examples=20, deadline=None)
+@given(worlds(), st.integers(1, 9))
+def test_thinned_fronts_are_upper_bounds(world: Any, max_points: int) -> None:
+    problem = build_problem(*world)
+    count = len(problem.resolutions)
+    weights = np.zeros((count, 3), dtype=np.int64)
+    weights[:, 0] = 1
+    exact, thin = Fronts(problem, weights), Fronts(problem, weights, max_points=max_points * count)
+    assert exact.exact
+    most = exact.span
+    r = np.repeat(np.arange(count), 50)
+    room = np.tile(np.linspace(-1, most, 50).astype(np.int64), count)
+    for i, stage in enumerate(problem.stages):
+        for j in range(len(stage.slots)):
+            true, bound = exact.best((i, j), r, room), thin.best((i, j), r, room)
+            assert (bound >= true).all()
+            if thin.exact:
+                assert (bound == true).all()
+
+
+def test_score_that_is_the_cost_neither_hangs_nor_lies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every sum is non-dominated then; the frontier is refused, the optimum is still found."""
+    space = load_space("cifar_micro")
+    table = noisy_table("cifar_micro", 0, (32,))
+
+    def milliseconds(resolution: int, stage: int, position: int, layer: Any) -> float:
+        return table.row(space.layer_block(resolution, stage, position, layer)).latency_ms
+
+    problem = build_problem(space, table, Additive(milliseconds))
+    limits = problem.limits(Budgets(latency_ms=2.0))
+    ranking = k_best(problem, limits, 3)
+    assert ranking.bound >= ranking.best[0].totals.score
+    limit = limits.sums[0]
+    assert limit is not None
+    assert 0.999 * limit < ranking.best[0].totals.latency_ns <= limit
+    monkeypatch.setattr("edgeofa.solver.frontier._MAX_POINTS", 1000)
+    with pytest.raises(UsageError, match="more than 1000 points"):
+        frontier(problem)
 
 
 # ------------------------------------------------------------------------------- infeasible
