@@ -30,8 +30,9 @@ MEASURED_IMAGES = 1000
 class Network:
     """The graph of a subnet, and what quantisation did to it.
 
-    ``inputs`` are preprocessed images (NHWC float32) that outputs are compared on; ``sqnr_db``
-    compares int8 with float32 over them and is None for float32.
+    ``inputs`` are preprocessed images (NHWC float32) that outputs are compared on; trained
+    networks were not quantised on them. ``sqnr_db`` compares int8 with float32 over them and is
+    None for float32.
     """
 
     subnet: Subnet
@@ -72,7 +73,8 @@ class RandomWeights:
         generator = np.random.default_rng(self._seed)
         shape = (COMPARED_IMAGES, subnet.resolution, subnet.resolution, 3)
         inputs = generator.standard_normal(shape).astype(np.float32)
-        return _network(subnet, subnet_graph(self._space, subnet, self._seed), inputs, precision)
+        graph = subnet_graph(self._space, subnet, self._seed)
+        return _network(subnet, graph, inputs, inputs, precision, compensate=False)
 
     def accuracy(self, network: Network) -> tuple[float, int] | None:  # noqa: ARG002 - the contract
         return None
@@ -112,8 +114,9 @@ class TrainedWeights:
         graph = import_module(module, images[:1].permute(0, 3, 1, 2), str(subnet))
         order = list(range(len(images)))
         random.Random(self._seed).shuffle(order)
-        inputs = images[order[:CALIBRATION_IMAGES]].numpy()
-        return _network(subnet, graph, inputs, precision)
+        calibration = images[order[:CALIBRATION_IMAGES]].numpy()
+        judged = images[order[-COMPARED_IMAGES:]].numpy()
+        return _network(subnet, graph, calibration, judged, precision, compensate=True)
 
     def accuracy(self, network: Network) -> tuple[float, int] | None:
         from edgeofa.graph.reference import run_real
@@ -131,15 +134,22 @@ class TrainedWeights:
         return hits / len(images), len(images)
 
 
-def _network(subnet: Subnet, graph: Graph, inputs: Floats, precision: DType) -> Network:
-    """Quantise where asked, on all ``inputs``, and judge it on the first few."""
+def _network(
+    subnet: Subnet,
+    graph: Graph,
+    calibration: Floats,
+    judged: Floats,
+    precision: DType,
+    *,
+    compensate: bool,
+) -> Network:
+    """Quantise where asked, on ``calibration``, and judge it on other images."""
     from edgeofa.graph.quantize import quantize_with, sqnr_db
     from edgeofa.graph.reference import run_real
 
-    judged = inputs[:COMPARED_IMAGES]
     if precision == "float32":
         return Network(subnet, graph, judged, None)
     # rewrites hard-swish as profiling does: a runtime splits an int8 graph at it
-    quantised = quantize_with(graph, [inputs])
+    quantised = quantize_with(graph, [calibration], compensate=compensate)
     quality = sqnr_db(run_real(graph, judged), run_real(quantised, judged))
     return Network(subnet, quantised, judged, quality)

@@ -146,19 +146,22 @@ def _resize_matrix(size: int, resolution: int) -> Tensor:
 def preprocess(pixels: Tensor, resolution: int, space: Space) -> Tensor:
     """Network input ``[N, resolution, resolution, 3]`` float32 of pixels ``[N, h, w, 3]``.
 
-    Pixels are 0 to 255, uint8 or float (then differentiable); normalised as the space declares,
-    resized bilinearly with antialiasing.
+    Pixels are 0 to 255; resized bilinearly with antialiasing, normalised as the space declares.
+    uint8 pixels are whole numbers after resizing too, as a camera's pipeline gives them: smooth
+    fractions of an enlarged small image would be what an int8 input cannot hold. Float pixels stay
+    differentiable.
     """
     mean, std = torch.tensor(space.preprocess.mean), torch.tensor(space.preprocess.std)
-    x = (pixels.float() - mean) / std
+    x = pixels.float()
     n, height, width, _ = x.shape
-    if (height, width) == (resolution, resolution):
-        return x
-    vertical, horizontal = _resize_matrix(height, resolution), _resize_matrix(width, resolution)
-    x = torch.matmul(vertical, x.reshape(n, height, width * 3))
-    return torch.matmul(horizontal, x.reshape(n * resolution, width, 3)).view(
-        n, resolution, resolution, 3
-    )
+    if (height, width) != (resolution, resolution):
+        vertical, horizontal = _resize_matrix(height, resolution), _resize_matrix(width, resolution)
+        x = torch.matmul(vertical, x.reshape(n, height, width * 3))
+        x = torch.matmul(horizontal, x.reshape(n * resolution, width, 3))
+        x = x.view(n, resolution, resolution, 3)
+        if pixels.dtype == torch.uint8:
+            x = x.round_()
+    return (x - mean) / std
 
 
 def augment(pixels: Tensor, generator: torch.Generator, shift: int = 4) -> Tensor:

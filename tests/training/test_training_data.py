@@ -89,15 +89,19 @@ def test_an_image_folder(tmp_path: Path) -> None:
 def test_preprocessing_is_bilinear_interpolation(resolution: int) -> None:
     space = load_space("cifar_micro")
     pixels = torch.randint(0, 256, (3, 32, 32, 3), dtype=torch.uint8)
-    x = (pixels.float() - torch.tensor(space.preprocess.mean)) / torch.tensor(space.preprocess.std)
-    expected = F.interpolate(
-        x.permute(0, 3, 1, 2),
+    resized = F.interpolate(
+        pixels.float().permute(0, 3, 1, 2),
         (resolution, resolution),
         mode="bilinear",
         align_corners=False,
         antialias=True,
     ).permute(0, 2, 3, 1)
-    assert torch.allclose(preprocess(pixels, resolution, space), expected, atol=1e-4)
+    mean, std = torch.tensor(space.preprocess.mean), torch.tensor(space.preprocess.std)
+    smooth = preprocess(pixels.float(), resolution, space)
+    assert torch.allclose(smooth, (resized - mean) / std, atol=1e-4)
+    whole = preprocess(pixels, resolution, space) * std + mean
+    assert torch.allclose(whole, whole.round(), atol=1e-3)
+    assert float((whole - resized).abs().max()) <= 0.51
 
 
 def test_augmentation_shifts_and_flips_and_nothing_else() -> None:
