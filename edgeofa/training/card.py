@@ -82,6 +82,8 @@ def _markdown(card: dict[str, Any], fit: CrossValidation) -> str:
     training, data, cost = card["training"], card["data"], card["calibration"]
     results, model = card["accuracy"], card["accuracy_model"]
     randoms = [100 * r["accuracy"] for r in results if r["role"].startswith("random")]
+    middle = statistics.fmean(randoms) / 100
+    noise = 100 * (middle * (1 - middle) / data["test_images"]) ** 0.5
     near, yardstick = card["nearness"]["calibration_images"], card["nearness"]["test_images"]
     lines = [
         f"# {card['space']}: {card['description']}",
@@ -108,7 +110,7 @@ def _markdown(card: dict[str, Any], fit: CrossValidation) -> str:
         f"{cost['real_images']:,} real training images, or (last column) on the bundle's "
         f"{cost['synthetic_images']} own images; bfloat16 arithmetic. "
         f"The {len(randoms)} random subnets: mean {statistics.fmean(randoms):.1f}%, from "
-        f"{min(randoms):.1f}% to {max(randoms):.1f}%. One standard error is about 0.3 points, "
+        f"{min(randoms):.1f}% to {max(randoms):.1f}%. One standard error is about {noise:.1f} points, "
         "and the data are re-encoded, so do not compare the last decimal with others' figures.",
         "",
         "| subnet | | M MAC | accuracy | own images |",
