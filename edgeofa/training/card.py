@@ -110,7 +110,7 @@ def _markdown(card: dict[str, Any], fit: CrossValidation) -> str:
         f"{cost['real_images']:,} real training images, or (last column) on the bundle's "
         f"{cost['synthetic_images']} own images; bfloat16 arithmetic. "
         f"The {len(randoms)} random subnets: mean {statistics.fmean(randoms):.1f}%, from "
-        f"{min(randoms):.1f}% to {max(randoms):.1f}%. One standard error is about {noise:.1f} points, "
+        f"{min(randoms):.1f}% to {max(randoms):.1f}%. One standard error is {noise:.1f} points, "
         "and the data are re-encoded, so do not compare the last decimal with others' figures.",
         "",
         "| subnet | | M MAC | accuracy | own images |",
