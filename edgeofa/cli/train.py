@@ -73,7 +73,7 @@ def synthesize(
     data: DataOption,
     bundle: BundleOption,
     images: Annotated[int, typer.Option(help="Number of images.", min=16, max=10_000)] = 256,
-    seconds: Annotated[float, typer.Option(help="Time of optimisation.", min=1)] = 240,
+    steps: Annotated[int, typer.Option(help="Steps of optimisation.", min=1)] = 600,
     real: Annotated[int, typer.Option(help="Real images that are matched.", min=100)] = 1000,
     seed: SeedOption = 0,
 ) -> None:
@@ -84,7 +84,7 @@ def synthesize(
 
     supernet = _supernet(bundle)
     pixels = load_images(data, "train").first(real).pixels
-    made = make(supernet, pixels, images, seconds, seed, _log)
+    made = make(supernet, pixels, images, steps, seed, _log)
     save_calibration(made, bundle / "calibration.npz")
     _log(f"wrote {bundle / 'calibration.npz'}")
 

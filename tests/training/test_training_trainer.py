@@ -117,7 +117,7 @@ def test_synthetic_statistics_come_closer_to_the_real_ones(space: Space) -> None
     t = trainer(space, Path("unused"))
     lines: list[str] = []
     images = coloured(24, 5).pixels
-    synthesize(t.supernet, images, count=16, seconds=6.0, log=lines.append)
+    synthesize(t.supernet, images, count=16, steps=240, log=lines.append)
     found = [float(line.rsplit(" ", 1)[1]) for line in lines if "mismatch" in line]
     assert len(found) >= 2
     assert found[-1] < 0.7 * found[0]
