@@ -75,16 +75,23 @@ def synthesize(
     images: Annotated[int, typer.Option(help="Number of images.", min=16, max=10_000)] = 256,
     steps: Annotated[int, typer.Option(help="Steps of optimisation.", min=1)] = 600,
     real: Annotated[int, typer.Option(help="Real images that are matched.", min=100)] = 1000,
+    start: Annotated[
+        Path | None, typer.Option(help="calibration.npz of an earlier checkpoint to go on from.")
+    ] = None,
     seed: SeedOption = 0,
 ) -> None:
     """Make a bundle's calibration images: noise whose statistics match the data's."""
+    import torch
+
+    from edgeofa.elastic.bundles import load_calibration
     from edgeofa.training.data import load_images
     from edgeofa.training.publish import save_calibration
     from edgeofa.training.synthesize import synthesize as make
 
     supernet = _supernet(bundle)
     pixels = load_images(data, "train").first(real).pixels
-    made = make(supernet, pixels, images, steps, seed, _log)
+    begin = None if start is None else torch.from_numpy(load_calibration(start))
+    made = make(supernet, pixels, images, steps, seed, _log, begin)
     save_calibration(made, bundle / "calibration.npz")
     _log(f"wrote {bundle / 'calibration.npz'}")
 

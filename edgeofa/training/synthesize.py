@@ -34,7 +34,7 @@ def _pool(space: Space, seed: int) -> list[Subnet]:
     """Random subnets with largest and smallest; every resolution, the costly ones less often."""
     rng = random.Random(f"synthesize {seed}")
     resolutions = space.resolutions
-    weights = [1 / r for r in resolutions]
+    weights = [1 / r**2 for r in resolutions]
     low = resolutions[0]
     middle = resolutions[len(resolutions) // 3]
     pool = [space.largest(middle), space.smallest(middle), space.largest(low), space.smallest(low)]
@@ -81,12 +81,14 @@ def synthesize(
     steps: int = 600,
     seed: int = 0,
     log: Callable[[str], None] | None = None,
+    start: Tensor | None = None,
 ) -> Tensor:
     """``count`` images uint8 ``[count, h, w, 3]`` of the size of ``pixels``.
 
     Args:
         pixels: real images uint8 ``[N, h, w, 3]`` whose statistics are matched; about 1,000.
         steps: of optimisation, each on one of 48 subnets.
+        start: images of an earlier checkpoint to go on from, instead of noise.
 
     Errors: ``UsageError`` where the compiled kernels cannot be built, which the plain path would
     take an hour for.
@@ -102,8 +104,9 @@ def synthesize(
         targets = [(s, subnet_statistics(forward, supernet, pixels, s)) for s in pool]
         if log is not None:
             log(f"statistics of {len(pool)} subnets on {len(pixels)} real images")
-        start = _noise(count, pixels.shape[1], space, torch.Generator().manual_seed(seed))
-        return _optimise(forward, supernet, start, targets, steps, seed, log)
+        if start is None:
+            start = _noise(count, pixels.shape[1], space, torch.Generator().manual_seed(seed))
+        return _optimise(forward, supernet, start.float(), targets, steps, seed, log)
     finally:
         for parameter, wanted in zip(supernet.parameters(), frozen, strict=True):
             parameter.requires_grad_(wanted)
