@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tiny_space import tiny_space
 
 from edgeofa.accuracy.features import space_digest, subnet_macs, summary
 from edgeofa.accuracy.fit import fit_accuracy, kendall_tau
@@ -19,7 +20,6 @@ from edgeofa.elastic.supernet import Supernet
 from edgeofa.errors import FileFormatError, MissingMaterial, UsageError
 from edgeofa.spaces import Space, Subnet, load_space
 from edgeofa.training.data import Images
-from tests.tiny_space import tiny_space
 
 _SPACE = load_space("cifar_micro")
 

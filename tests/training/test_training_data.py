@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from material import material
 from PIL import Image
 
 from edgeofa.errors import FileFormatError, MissingMaterial
 from edgeofa.spaces import load_space
 from edgeofa.training import data as module
 from edgeofa.training.data import augment, load_folder, load_images, preprocess
-from tests.material import material
 
 
 def _archive(folder: Path, part: str, count: int) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_space import tiny_space
 
 from edgeofa.elastic.checkpoint import load_supernet
 from edgeofa.errors import FileFormatError, MissingMaterial, UsageError
@@ -22,7 +23,6 @@ from edgeofa.training.session import seconds_until
 from edgeofa.training.state import read_progress
 from edgeofa.training.synthesize import nearness, synthesize
 from edgeofa.training.trainer import Budget, Trainer
-from tests.tiny_space import tiny_space
 
 _RECIPE = Recipe(
     optimiser="sgd",
