@@ -146,6 +146,7 @@ def card(
     data: DataOption,
     state: Annotated[Path, typer.Option(help="Folder of the training's state.")],
     bundle: BundleOption,
+    journal: Annotated[Path, typer.Option(help="Folder of finished subnets; of this supernet.")],
     test_images: Annotated[int, typer.Option(help="Test images.", min=100)] = 10_000,
     recalibration: Annotated[
         int, typer.Option(help="Real images for batch norms.", min=100)
@@ -170,7 +171,7 @@ def card(
     train = load_images(data, "train")
     test = load_images(data, "test").first(test_images)
     calibration = torch.from_numpy(load_calibration(bundle / "calibration.npz"))
-    facts = judge(supernet, calibration, train, test, recalibration, seed, _log)
+    facts = judge(supernet, calibration, train, test, journal, recalibration, seed, _log)
     accuracy = load_accuracy(bundle / "accuracy.json", space)
     progress = read_progress(state / "state.pt", space.name)
     record = make_card(space, recipe_for(space), progress, facts, accuracy, len(train))

@@ -12,6 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from edgeofa.accuracy.features import subnet_macs
+from edgeofa.accuracy.measure import measure_subnets
 from edgeofa.elastic.checkpoint import save_supernet
 from edgeofa.elastic.supernet import ElasticConv, Supernet
 from edgeofa.errors import UsageError
@@ -19,7 +20,7 @@ from edgeofa.paths import write_atomic
 from edgeofa.spaces.space import Space, Subnet
 from edgeofa.training.data import Images
 from edgeofa.training.fast import fast_path
-from edgeofa.training.recalibrate import subnet_accuracy, subnet_statistics
+from edgeofa.training.recalibrate import subnet_statistics
 from edgeofa.training.state import Progress, load_state
 from edgeofa.training.synthesize import Nearness, nearness
 
@@ -104,12 +105,18 @@ def judge(
     calibration: Tensor,
     train: Images,
     test: Images,
+    journals: Path,
     recalibration_images: int = 2000,
     seed: int = 0,
     log: Callable[[str], None] | None = None,
 ) -> Facts:
     """Accuracies of the largest, the smallest and 20 random subnets on the test images, the cost
-    of the bundle's calibration images on 10 of these, and their distance to the training images."""
+    of the bundle's calibration images on 10 of these, and their distance to the training images.
+
+    Args:
+        journals: folder for finished subnets, so that an interrupted run goes on; of this very
+            supernet and these images alone.
+    """
     space = supernet.space
     real = train.pixels[:recalibration_images]
     rng = random.Random(f"judge {seed}")
@@ -119,16 +126,20 @@ def judge(
         ("smallest", space.smallest()),
         *((f"random {i}", space.sample(rng)) for i in range(_RANDOM)),
     ]
+
+    def tell(number: int, subnet: Subnet, accuracy: float) -> None:
+        if log is not None:
+            log(f"{number + 1}: {subnet} {100 * accuracy:.2f}%")
+
+    subnets = [s for _, s in chosen]
+    some = subnets[2 : 2 + _CALIBRATED]
+    own = dict(measure_subnets(supernet, some, calibration, test, journals / "own.jsonl", tell))
+    accuracies = dict(measure_subnets(supernet, subnets, real, test, journals / "real.jsonl", tell))
     results = []
     for number, (role, subnet) in enumerate(chosen):
-        accuracy = subnet_accuracy(supernet, subnet, real, test)
-        own = None
-        if 2 <= number < 2 + _CALIBRATED:
-            own = subnet_accuracy(supernet, subnet, calibration, test)
+        synthetic = own[subnet] if 2 <= number < 2 + _CALIBRATED else None
         macs = subnet_macs(space, subnet)
-        results.append(SubnetResult(role, str(subnet), macs, accuracy, own))
-        if log is not None:
-            log(f"{role} {subnet}: {100 * accuracy:.2f}%, own calibration {own}")
+        results.append(SubnetResult(role, str(subnet), macs, accuracies[subnet], synthetic))
     lost = [
         100 * (r.accuracy - r.accuracy_synthetic)
         for r in results

@@ -97,10 +97,11 @@ def test_weights_are_exported_and_read_back(tmp_path: Path) -> None:
     assert (supernet.head.norm.get_buffer("running_var") - 1).abs().min() > 0.01
 
 
-def test_a_supernet_is_judged(space: Space) -> None:
+def test_a_supernet_is_judged(space: Space, tmp_path: Path) -> None:
     t = trainer(space, Path("unused"))
     made = coloured(16, 9).pixels
-    facts = judge(t.supernet, made, t.train, coloured(24, 3), recalibration_images=24)
+    facts = judge(t.supernet, made, t.train, coloured(24, 3), tmp_path, recalibration_images=24)
+    assert facts == judge(t.supernet, made, t.train, coloured(24, 3), tmp_path, 24)
     roles = [r.role for r in facts.results]
     assert roles[:3] == ["largest", "smallest", "random 0"]
     assert len(roles) == 22
