@@ -319,38 +319,57 @@ def find_table(
 ) -> Table:
     """The user's table, else the published one.
 
-    A table that was made for another content of the target file is stale: a later folder's fresh
-    table goes before it. Where only stale ones exist the answer is a ``UsageError``, because a
-    changed clock, cache or model constant changes every number; ``stale_ok`` takes the first one
-    with a warning instead. ``MissingMaterial`` where there is none at all.
+    A table of the user's that covers only some resolutions of a published one of the same
+    evidence gives way to it, with a warning. A table that was made for another content of the
+    target file is stale: a later folder's fresh table goes before it. Where only stale ones exist
+    the answer is a ``UsageError``, because a changed clock, cache or model constant changes every
+    number; ``stale_ok`` takes the first one with a warning instead. ``MissingMaterial`` where
+    there is none at all.
     """
     suffix = "" if threads == 1 else f"-{threads}threads"
     name = f"{space}-{backend}-{precision}{suffix}.csv"
-    stale: Path | None = None
+    fresh: list[tuple[Path, Table]] = []
+    stale: list[tuple[Path, Table]] = []
     for folder in table_dirs() if folders is None else folders:
         path = folder / target.name / name
         if not path.exists() and not path.with_suffix(".toml").exists():
             continue
         table = read_table(path)
         _check_subject(table, (target.name, space, backend, precision, threads), path)
-        if table.header.target_digest == target.digest:
-            return table
-        stale = stale or path
+        is_fresh = table.header.target_digest == target.digest
+        (fresh if is_fresh else stale).append((path, table))
+    if fresh:
+        return _widest(fresh)
     command = (
         f"edgeofa profile --target {target.name} --space {space} "
         f"--backend {backend} --precision {precision}"
     ) + ("" if threads == 1 else f" --threads {threads}")
-    if stale is None:
+    if not stale:
         raise MissingMaterial(
             f"no latency table of {space} with {backend} {precision}, {threads} thread(s)",
             where=f"target {target.name}",
             hint=command,
         )
+    path, table = stale[0]
     message = f"made for another version of the target file {target.name} (its digest differs)"
     if not stale_ok:
-        raise UsageError(message, where=stale, hint=f"{command}  (or allow stale tables)")
-    warnings.warn(f"{stale}: {message}", stacklevel=2)
-    return read_table(stale)
+        raise UsageError(message, where=path, hint=f"{command}  (or allow stale tables)")
+    warnings.warn(f"{path}: {message}", stacklevel=2)
+    return table
+
+
+def _widest(found: Sequence[tuple[Path, Table]]) -> Table:
+    """The first table, unless a later one of the same evidence has all its resolutions and more."""
+    path, best = found[0]
+    for other_path, other in found[1:]:
+        mine, theirs = set(best.header.resolutions), set(other.header.resolutions)
+        if mine < theirs and other.header.evidence == best.header.evidence:
+            warnings.warn(
+                f"{path} covers {', '.join(map(str, sorted(mine)))} only: {other_path} is used",
+                stacklevel=3,
+            )
+            path, best = other_path, other
+    return best
 
 
 def _check_subject(table: Table, wanted: tuple[object, ...], path: Path) -> None:

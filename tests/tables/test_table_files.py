@@ -210,6 +210,25 @@ def test_the_users_table_goes_before_the_published_one(tmp_path: Path) -> None:
         assert find(stale_ok=True).rows == make_table(scale=5.0).rows
 
 
+def test_a_partial_table_of_the_user_does_not_hide_the_whole_one(tmp_path: Path) -> None:
+    target = load_target("rpi4")
+    own, published = tmp_path / "own", tmp_path / "published"
+    whole = make_table(digest=target.digest)
+    header = dataclasses.replace(whole.header, resolutions=(64,))
+    partial = make_table(digest=target.digest, scale=3.0)
+    write_table(whole, published)
+    path, _ = write_table(Table(header, partial.rows), own)
+    find = lambda: find_table(  # noqa: E731
+        target, "cifar_lite", "litert", "int8", folders=(own, published)
+    )
+    with pytest.warns(UserWarning, match=rf"{path.name} covers 64 only"):
+        assert find().rows == whole.rows
+    # what was measured is not given up for what was modelled
+    rows = {k: dataclasses.replace(r, evidence="measured") for k, r in partial.rows.items()}
+    write_table(Table(dataclasses.replace(header, evidence="measured"), rows), own)
+    assert find().rows == rows
+
+
 def test_a_table_in_the_wrong_place_is_foreign(tmp_path: Path) -> None:
     target = load_target("rpi4")
     path, _ = write_table(make_table(digest=target.digest), tmp_path)
