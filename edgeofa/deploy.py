@@ -7,19 +7,26 @@ table, accuracy model, budgets ─► subnet ─► graph ─► artifacts ─�
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+from filelock import FileLock, Timeout
+
 from edgeofa.deployment import Attempt, Budget, Deployment
 from edgeofa.devices.base import Device
-from edgeofa.errors import NoSubnetFits
+from edgeofa.errors import NoSubnetFits, UsageError
 from edgeofa.graph.ir import DType
 from edgeofa.networks import Network, RandomWeights, TrainedWeights, WeightSource
+from edgeofa.paths import cache_dir
 from edgeofa.placement import Placement, place
 from edgeofa.report.progress import Steps
 from edgeofa.spaces import Space, Subnet
+from edgeofa.targets import Target
 
 if TYPE_CHECKING:
     from edgeofa.solver.inputs import Inputs
@@ -75,19 +82,23 @@ class Choice:
 class Turn:
     """One turn of the walk: what was planned with, chosen, built, and found on the device."""
 
-    planned_ms: float
+    target: Target
+    planned: Budget
     choice: Choice
     network: Network
     placement: Placement
+    cost: Budget
+    missed: tuple[str, ...]
 
     @property
     def attempt(self) -> Attempt:
         return Attempt(
-            planned_ms=self.planned_ms,
+            planned=self.planned,
             subnet=str(self.choice.subnet),
             precision=self.choice.precision,
             predicted_ms=self.choice.predicted_ms,
             measured_ms=self.placement.latency.ms,
+            missed=self.missed,
         )
 
 
@@ -126,41 +137,77 @@ def deploy(request: Request, steps: Steps, device: Device | None = None) -> tupl
         f"{target.name}-{space.name}-{request.budget.latency_ms:g}ms"
     )
     # a budget that cannot be met is found out before a supernet is loaded
+    asked = request.budget
     with steps("solve"):
-        choice = _choose(candidates, request.budget, request.budget.latency_ms)
+        choice = _choose(candidates, asked)
     with steps("load weights"):
         weights = load_weights(request, space)
-    # artifacts lie in a working folder until the best of them is known
     folder.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=".work-", dir=folder) as work:
+    # artifacts lie in a working folder until the best of them is known
+    with _alone(folder), TemporaryDirectory(prefix=".work-", dir=folder) as work:
         turns: list[Turn] = []
-        limit = request.budget.latency_ms
+        planned = asked
         while True:
             with steps("build network"):
                 network = weights.network(choice.subnet, choice.precision)
             with steps("compile and run on the device"):
                 place_in = Path(work) / f"turn-{len(turns)}"
                 placement = place(network, backends, device, place_in, request.threads)
-            turns.append(Turn(limit, choice, network, placement))
-            found_ms = placement.latency.ms
-            if found_ms <= request.budget.latency_ms or len(turns) == MAX_TURNS:
+            cost = _cost(target, placement, request.threads)
+            missed = asked.missed_by(cost)
+            turns.append(Turn(target, planned, choice, network, placement, cost, missed))
+            if not missed or len(turns) == MAX_TURNS:
                 break
-            limit *= request.budget.latency_ms / found_ms * _TIGHTEN
+            planned = planned.tightened(asked, cost, _TIGHTEN)
             steps.note(
-                f"{found_ms:.2f} ms on {device.name}, over the budget of "
-                f"{request.budget.latency_ms:g} ms: solving again for {limit:.2f} ms"
+                f"{placement.latency.ms:.2f} ms on {device.name}, over budget "
+                f"({', '.join(missed)}): solving again for {planned.latency_ms:.2f} ms"
             )
             try:
                 with steps("solve"):
-                    choice = _choose(candidates, request.budget, limit)
+                    choice = _choose(candidates, planned)
             except NoSubnetFits:
-                steps.note(f"no subnet fits {limit:.2f} ms")
+                steps.note("no subnet fits the tightened budget")
                 break
-        best = min(turns, key=lambda t: t.placement.latency.ms)
+        best = min(turns, key=lambda t: (len(t.missed), t.placement.latency.ms))
+        with steps("measure accuracy"):
+            accuracy = weights.accuracy(best.network)
         with steps("report"):
-            record = make_record(request, target, device, weights, turns, best, steps.seconds)
+            record = make_record(request, device, weights, turns, best, accuracy, steps.seconds)
             deployment = write_results(record, best.placement.artifact, folder)
     return deployment, folder
+
+
+def _cost(target: Target, placement: Placement, threads: int) -> Budget:
+    """What the placed network costs, on every axis that a budget can be given for."""
+    from edgeofa.emulation.energy import energy_mj
+
+    energy = energy_mj(target, placement.latency.ms, threads)
+    return Budget(
+        latency_ms=placement.latency.ms,
+        energy_mj=None if energy is None else energy.mj,
+        flash_bytes=placement.artifact.weight_bytes,
+        sram_bytes=placement.artifact.peak_bytes,
+    )
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keeps a second deployment out of ``folder`` while this one writes there."""
+    key = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
+    locks = cache_dir() / "locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(locks / f"deploy-{key}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UsageError(
+            "another deployment is writing here", where=folder, hint="wait for it, or use --out"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def load_weights(request: Request, space: Space) -> WeightSource:
@@ -172,13 +219,13 @@ def load_weights(request: Request, space: Space) -> WeightSource:
     return TrainedWeights(load_bundle(space), request.data, request.seed)
 
 
-def _choose(candidates: list[Inputs], budget: Budget, latency_ms: float) -> Choice:
-    """The most accurate subnet within the budget, at ``latency_ms``, over all candidates."""
+def _choose(candidates: list[Inputs], budget: Budget) -> Choice:
+    """The most accurate subnet within the budget over all candidates."""
     from edgeofa.solver.inputs import choose
     from edgeofa.solver.problem import Budgets
 
     budgets = Budgets(
-        latency_ms=latency_ms,
+        latency_ms=budget.latency_ms,
         energy_mj=budget.energy_mj,
         weight_bytes=budget.flash_bytes,
         peak_bytes=budget.sram_bytes,

@@ -11,6 +11,7 @@ from edgeofa.devices.base import Evidence
 from edgeofa.errors import FileFormatError
 from edgeofa.graph.ir import DType
 from edgeofa.paths import write_atomic
+from edgeofa.tables.table import Status
 
 _MAX_FILE_BYTES = 1 << 22
 
@@ -20,12 +21,30 @@ class _Model(BaseModel):
 
 
 class Budget(_Model):
-    """What the network may cost; only what was given is set."""
+    """What the network may cost (only what was given is set), or what one costs."""
 
     latency_ms: float
     energy_mj: float | None = None
     flash_bytes: int | None = None
     sram_bytes: int | None = None
+
+    def missed_by(self, cost: Budget) -> tuple[str, ...]:
+        """Names of the budgets that ``cost`` is above."""
+        limits, costs = self.model_dump(), cost.model_dump()
+        return tuple(
+            name
+            for name, limit in limits.items()
+            if limit is not None and costs[name] is not None and costs[name] > limit
+        )
+
+    def tightened(self, asked: Budget, cost: Budget, factor: float) -> Budget:
+        """These limits, lowered where ``cost`` is above ``asked``, by the ratio and ``factor``."""
+        limits, wanted, costs = self.model_dump(), asked.model_dump(), cost.model_dump()
+        for name in asked.missed_by(cost):
+            limits[name] *= wanted[name] / costs[name] * factor
+            if name.endswith("_bytes"):
+                limits[name] = int(limits[name])
+        return Budget(**limits)
 
 
 class Accuracy(_Model):
@@ -43,13 +62,14 @@ class OutputError(_Model):
 
     ``max_relative`` is the largest absolute difference over the reference's largest magnitude;
     ``max_steps`` the same in quantisation steps (int8); ``sqnr_db`` compares the int8 reference
-    with the float32 network, in decibels, over ``images`` calibration images.
+    with the float32 network, in decibels, over ``sqnr_images`` images.
     """
 
     max_relative: float
     max_steps: int | None = None
-    sqnr_db: float | None = None
     images: int
+    sqnr_db: float | None = None
+    sqnr_images: int | None = None
 
 
 class ArtifactRecord(_Model):
@@ -88,13 +108,14 @@ class Candidate(_Model):
 
 
 class Attempt(_Model):
-    """One turn of the walk: the latency planned with, and what came of it."""
+    """One turn of the walk: the budget planned with, and what came of it."""
 
-    planned_ms: float
+    planned: Budget
     subnet: str
     precision: DType
     predicted_ms: float
     measured_ms: float
+    missed: tuple[str, ...]
 
 
 class RunnerUp(_Model):
@@ -114,6 +135,8 @@ class Deployment(_Model):
 
     schema_version: Literal[1] = 1
     verdict: Literal["met", "missed"]
+    #: the budgets that are missed: latency, energy, flash, sram
+    missed: tuple[str, ...]
     target: str
     device: str
     device_identity: dict[str, str]
@@ -128,6 +151,8 @@ class Deployment(_Model):
     predicted_ms: float
     measured_ms: float
     interval_ms: tuple[float, float]
+    #: of the measurement, as in a table's row
+    status: Status
     accuracy: Accuracy
     energy_mj: float | None
     energy_interval_mj: tuple[float, float] | None
@@ -136,13 +161,14 @@ class Deployment(_Model):
     output_error: OutputError
     artifact: ArtifactRecord
     input: InputRecord
-    classes: tuple[str, ...] | None = None
     parts_ms: dict[str, float]
     blocks: tuple[BlockRecord, ...]
     candidates: tuple[Candidate, ...]
     attempts: tuple[Attempt, ...]
     runners_up: tuple[RunnerUp, ...]
     frontier: tuple[FrontierPoint, ...]
+    #: of how many points ``frontier`` is a selection
+    frontier_points: int
     table: str
     additivity: dict[str, float]
     calibration_images: int

@@ -22,8 +22,9 @@ Floats = NDArray[np.float32]
 CALIBRATION_IMAGES = 128
 COMPARED_IMAGES = 8
 #: images of ``--data`` that batch norm is recalibrated on, and that the accuracy is measured on
-RECALIBRATION_IMAGES = 2000
+RECALIBRATION_IMAGES = 1000
 MEASURED_IMAGES = 1000
+_BATCH = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,16 +87,20 @@ class TrainedWeights:
     kind: Literal["trained", "random"] = "trained"
 
     def __init__(self, bundle: Bundle, data: Path | None, seed: int):
-        from edgeofa.training.data import load_images
+        from edgeofa.training.labelled import load_labelled
 
         self._bundle = bundle
         self._seed = seed
-        self._labelled = None if data is None else load_images(data, "test")
-        self._pixels = (
-            bundle.calibration
-            if data is None
-            else load_images(data, "train").first(RECALIBRATION_IMAGES).pixels.numpy()
-        )
+        self._pixels, self._test = bundle.calibration, None
+        if data is not None:
+            labelled = load_labelled(
+                data,
+                bundle.space,
+                calibration=RECALIBRATION_IMAGES,
+                test=MEASURED_IMAGES,
+                seed=seed,
+            )
+            self._pixels, self._test = labelled.calibration.pixels.numpy(), labelled.test
         self._supernet = bundle.supernet()
         self.calibration_images = len(self._pixels)
 
@@ -114,24 +119,25 @@ class TrainedWeights:
         graph = import_module(module, images[:1].permute(0, 3, 1, 2), str(subnet))
         order = list(range(len(images)))
         random.Random(self._seed).shuffle(order)
-        calibration = images[order[:CALIBRATION_IMAGES]].numpy()
-        judged = images[order[-COMPARED_IMAGES:]].numpy()
+        # at least half of a small set calibrates; what is judged on was not calibrated on
+        judged_count = min(COMPARED_IMAGES, len(order) // 2)
+        judged = images[order[:judged_count]].numpy()
+        calibration = images[order[judged_count : judged_count + CALIBRATION_IMAGES]].numpy()
         return _network(subnet, graph, calibration, judged, precision, compensate=True)
 
     def accuracy(self, network: Network) -> tuple[float, int] | None:
         from edgeofa.graph.reference import run_real
         from edgeofa.training.data import preprocess
 
-        if self._labelled is None:
+        if self._test is None:
             return None
-        part = self._labelled.first(MEASURED_IMAGES)
-        images = preprocess(part.pixels, network.subnet.resolution, self._bundle.space).numpy()
-        labels = part.labels.numpy()
-        hits = 0
-        for start in range(0, len(images), 32):
-            outputs = run_real(network.graph, images[start : start + 32])
-            hits += int((outputs.argmax(-1) == labels[start : start + 32]).sum())
-        return hits / len(images), len(images)
+        hits, count = 0, len(self._test)
+        for start in range(0, count, _BATCH):
+            pixels = self._test.pixels[start : start + _BATCH]
+            images = preprocess(pixels, network.subnet.resolution, self._bundle.space).numpy()
+            labels = self._test.labels[start : start + _BATCH].numpy()
+            hits += int((run_real(network.graph, images).argmax(-1) == labels).sum())
+        return hits / count, count
 
 
 def _network(

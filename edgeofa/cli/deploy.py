@@ -30,10 +30,10 @@ def deploy(
     json: Annotated[bool, typer.Option("--json", help="Print the record as JSON.")] = False,
 ) -> None:
     """Pick the best subnet within the budgets, compile it, run it on the device, and say whether
-    it met the budget (exit code 7 when it did not)."""
+    it met them (exit code 7 when it did not, 5 when the measurement is too unstable to tell)."""
     from edgeofa.deploy import Request, deploy
     from edgeofa.deployment import Budget
-    from edgeofa.errors import BudgetMissed
+    from edgeofa.errors import BudgetMissed, UnstableMeasurement
     from edgeofa.report.progress import Steps
     from edgeofa.report.text import deployment_text
     from edgeofa.units import parse_quantity
@@ -65,8 +65,17 @@ def deploy(
         typer.echo(f"{'report':<12} {folder / 'report.html'}")
     if deployment.verdict == "missed":
         raise BudgetMissed(
-            f"{deployment.measured_ms:.2f} ms on the device, budget {budget.latency_ms:g} ms",
+            f"over budget ({', '.join(deployment.missed)}), "
+            f"{deployment.measured_ms:.2f} ms on the device",
             where=deployment.device,
             hint="a larger budget, or profile the device again: edgeofa profile "
             f"--target {target} --space {deployment.space}",
+        )
+    low, high = deployment.interval_ms
+    if deployment.status != "ok" and low < budget.latency_ms < high:
+        raise UnstableMeasurement(
+            f"the measurement is {deployment.status}: between {low:.2f} and {high:.2f} ms, "
+            f"the budget is {budget.latency_ms:g} ms",
+            where=deployment.device,
+            hint="stop other programs on the device, let it cool, and deploy again",
         )

@@ -6,12 +6,15 @@ Nothing heavy is imported before a verb runs: ``edgeofa --help`` answers at once
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from edgeofa import __version__
 from edgeofa.errors import EdgeofaError
+
+#: what shells report for a program that was interrupted: 128 + SIGINT
+_INTERRUPTED = 130
 
 app = typer.Typer(
     name="edgeofa",
@@ -63,10 +66,27 @@ def command() -> Any:
 def main() -> None:
     """Entry point; exit codes are those of :mod:`edgeofa.errors`."""
     try:
-        command()()
-    except EdgeofaError as error:
-        print(f"edgeofa: {error}", file=sys.stderr)  # noqa: T201
+        # not standalone: typer would end an interrupted verb without a word; so it returns 130
+        code = command()(standalone_mode=False)
+    except typer.TyperException as error:
+        error.show()
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("edgeofa: interrupted; run the same command again to go on", file=sys.stderr)  # noqa: T201
-        sys.exit(130)
+    except EdgeofaError as error:
+        _fail(str(error), error.exit_code)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        _fail(
+            f"{where}{error.strerror or error}\n  try: free space or rights there, "
+            "then run the same command again",
+            4,
+        )
+    except typer.Abort:
+        code = _INTERRUPTED
+    if code == _INTERRUPTED:
+        _fail("interrupted; run the same command again to go on", _INTERRUPTED)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    print(f"edgeofa: {message}", file=sys.stderr)  # noqa: T201
+    sys.exit(code)

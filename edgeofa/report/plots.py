@@ -107,7 +107,7 @@ def _frontier(
         where="post",
         color=_BLUE,
         linewidth=1.4,
-        label=f"non-dominated subnets ({len(ordered)})",
+        label="non-dominated subnets",
         zorder=3,
     )
     if len(ordered) <= 80:

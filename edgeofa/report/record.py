@@ -24,9 +24,10 @@ from edgeofa.deployment import (
     save_deployment,
 )
 from edgeofa.devices.base import Device
+from edgeofa.emulation.energy import energy_mj
+from edgeofa.errors import UsageError
 from edgeofa.networks import WeightSource
 from edgeofa.paths import write_atomic
-from edgeofa.targets import Target
 
 if TYPE_CHECKING:
     from edgeofa.deploy import Choice, Request, Turn
@@ -38,26 +39,29 @@ _FRONTIER_POINTS = 200
 
 def make_record(
     request: Request,
-    target: Target,
     device: Device,
     weights: WeightSource,
     turns: Sequence[Turn],
     best: Turn,
+    accuracy: tuple[float, int] | None,
     seconds: dict[str, float],
 ) -> Deployment:
-    """The record of one of the turns; all of them are listed in ``attempts``."""
-    from edgeofa.emulation.energy import energy_mj
+    """The record of one of the turns; all of them are listed in ``attempts``.
 
+    Args:
+        accuracy: top-1 on labelled images and their number, where there were any.
+    """
     choice, placement, latency = best.choice, best.placement, best.placement.latency
     space, table = choice.inputs.space, choice.inputs.table
     artifact = placement.artifact
-    energy = energy_mj(target, latency.ms, request.threads)
-    measured = weights.accuracy(best.network)
+    energy = energy_mj(best.target, latency.ms, request.threads)
     fit = table.fit
     q = artifact.input.quantization
+    points, frontier_points = _frontier(choice)
     return Deployment(
-        verdict="met" if latency.ms <= request.budget.latency_ms else "missed",
-        target=target.name,
+        verdict="missed" if best.missed else "met",
+        missed=best.missed,
+        target=best.target.name,
         device=device.name,
         device_identity=dict(device.identity()),
         evidence=latency.evidence,
@@ -71,11 +75,12 @@ def make_record(
         predicted_ms=choice.predicted_ms,
         measured_ms=latency.ms,
         interval_ms=(latency.low_ms, latency.high_ms),
+        status=placement.status,
         accuracy=Accuracy(
             predicted=choice.accuracy,
             predicted_error=choice.inputs.accuracy.error,
-            measured=None if measured is None else measured[0],
-            images=None if measured is None else measured[1],
+            measured=None if accuracy is None else accuracy[0],
+            images=None if accuracy is None else accuracy[1],
         ),
         energy_mj=None if energy is None else energy.mj,
         energy_interval_mj=None if energy is None else (energy.low_mj, energy.high_mj),
@@ -102,7 +107,8 @@ def make_record(
         candidates=placement.candidates,
         attempts=tuple(t.attempt for t in turns),
         runners_up=_runners_up(choice),
-        frontier=_frontier(choice),
+        frontier=points,
+        frontier_points=frontier_points,
         table=f"{table.header.target}/{table.name} ({table.header.evidence}, {table.header.date})",
         additivity={
             "a_ms": fit.a_ms,
@@ -116,7 +122,7 @@ def make_record(
         seed=request.seed,
         date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         seconds={k: round(v, 3) for k, v in seconds.items()},
-        versions=_versions(placement.runtime_version),
+        versions=_versions(f"{artifact.backend} {placement.runtime}"),
     )
 
 
@@ -127,22 +133,33 @@ def _runners_up(choice: Choice) -> tuple[RunnerUp, ...]:
     )
 
 
-def _frontier(choice: Choice) -> tuple[FrontierPoint, ...]:
-    """The additive model's frontier, thinned; none where no accuracy is claimed."""
+def _frontier(choice: Choice) -> tuple[tuple[FrontierPoint, ...], int]:
+    """The additive model's frontier, thinned, and how many points it has in all.
+
+    Empty where no accuracy is claimed, and where a space has more points than can be held: a
+    picture is not worth a finished deployment.
+    """
     from edgeofa.solver.frontier import frontier
 
     if choice.accuracy is None:
-        return ()
-    front = frontier(choice.inputs.problem)
+        return (), 0
+    try:
+        front = frontier(choice.inputs.problem)
+    except UsageError:
+        return (), 0
     latencies = front.latency_ms
-    points = np.unique(np.linspace(0, len(front) - 1, _FRONTIER_POINTS).astype(int))
-    subnets = [front.subnet(int(i)) for i in points]
-    return tuple(
-        FrontierPoint(
-            subnet=str(s), predicted_ms=latencies[i], accuracy=choice.inputs.accuracy.accuracy(s)
+    kept = np.unique(np.linspace(0, len(front) - 1, _FRONTIER_POINTS).astype(int)).tolist()
+    points = []
+    for i in kept:
+        subnet = front.subnet(i)
+        points.append(
+            FrontierPoint(
+                subnet=str(subnet),
+                predicted_ms=latencies[i],
+                accuracy=choice.inputs.accuracy.accuracy(subnet),
+            )
         )
-        for i, s in zip(points.tolist(), subnets, strict=True)
-    )
+    return tuple(points), len(front)
 
 
 def _versions(runtime: str) -> dict[str, str]:
@@ -156,13 +173,16 @@ def _versions(runtime: str) -> dict[str, str]:
 
 
 def write_results(deployment: Deployment, artifact: Artifact, folder: Path) -> Deployment:
-    """``model.*``, ``deployment.json`` and ``report.html`` in ``folder``, each whole or not at all.
+    """``model.*``, ``report.html`` and last ``deployment.json`` in ``folder``, each whole.
 
     Returns the record with the artifact's final place.
     """
     from edgeofa.report.html import deployment_html
 
     place = folder / f"model{artifact.path.suffix}"
+    # without the old record first: a crash leaves no record rather than one of another artifact
+    for old in (folder / "deployment.json", folder / "report.html", *folder.glob("model.*")):
+        old.unlink(missing_ok=True)
     artifact.path.replace(place)
     moved = deployment.artifact.model_copy(update={"path": str(place)})
     deployment = deployment.model_copy(update={"artifact": moved})

@@ -29,7 +29,12 @@ def deployment_text(d: Deployment) -> str:
     if d.output_error.sqnr_db is not None:
         error += f", int8 against float32 {d.output_error.sqnr_db:.1f} dB SQNR"
     rows = [
-        ("verdict", f"{d.verdict}: {d.measured_ms:.2f} ms of {d.budget.latency_ms:g} ms"),
+        (
+            "verdict",
+            f"{d.verdict}: {d.measured_ms:.2f} ms of {d.budget.latency_ms:g} ms"
+            + (f", over: {', '.join(d.missed)}" if d.missed else "")
+            + ("" if d.status == "ok" else f" ({d.status})"),
+        ),
         ("device", d.device),
         ("subnet", d.subnet),
         ("compiled by", f"{d.backend}, {d.precision}, {d.threads} thread(s)"),

@@ -56,3 +56,29 @@ def test_target_verbs() -> None:
     assert "rpi4" in edgeofa("target", "list").stdout
     assert '"clock_hz": 1500000000.0' in edgeofa("target", "show", "rpi4", "--json").stdout
     assert edgeofa("target", "validate", "rpi4").returncode == 0
+
+
+def _fails_with(error: str) -> subprocess.CompletedProcess[str]:
+    """The command line with a verb that raises ``error`` from deep inside."""
+    code = (
+        "import sys, edgeofa.targets as t, edgeofa.cli.main as m\n"
+        f"def broken(name): raise {error}\n"
+        "t.load_target = broken\n"
+        "sys.argv = ['edgeofa', 'target', 'validate', 'rpi4']\n"
+        "m.main()"
+    )
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+
+def test_an_interrupt_says_how_to_go_on() -> None:
+    done = _fails_with("KeyboardInterrupt")
+    assert done.returncode == 130
+    assert "run the same command again" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_full_disk_is_one_message() -> None:
+    done = _fails_with("OSError(28, 'No space left on device', '/some/file')")
+    assert done.returncode == 4
+    assert "/some/file: No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr

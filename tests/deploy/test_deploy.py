@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from fake_device import FakeDevice
 from tiny_space import tiny_space
@@ -18,8 +19,8 @@ from tiny_space import tiny_space
 from edgeofa.backends.litert import LiteRtBackend
 from edgeofa.deploy import MAX_TURNS, Request, deploy
 from edgeofa.deployment import Budget, Deployment, load_deployment
-from edgeofa.devices.base import Failure, Job, Outcome, Progress
-from edgeofa.errors import DeviceError, FileFormatError, MissingMaterial, NoSubnetFits
+from edgeofa.devices.base import Failure, Job, Measurement, Outcome, Progress
+from edgeofa.errors import DeviceError, FileFormatError, MissingMaterial, NoSubnetFits, UsageError
 from edgeofa.profiling.profile import profile
 from edgeofa.report.progress import Steps
 from edgeofa.targets import load_target
@@ -40,7 +41,8 @@ class Scripted(FakeDevice):
     ) -> list[Outcome]:
         outcomes = super().run(jobs, threads=threads, progress=progress)
         factor = self.slower[min(self.networks, len(self.slower) - 1)]
-        self.networks += 1
+        # a walk tries LiteRT, then onnxruntime, on each network
+        self.networks += jobs[0].path.suffix == ".tflite"
         return [self._with_output(o, factor) for o in outcomes]
 
     @staticmethod
@@ -154,7 +156,8 @@ def test_a_miss_is_planned_again_with_less(space_file: Path) -> None:
     assert found.verdict == "met"
     first, second = found.attempts
     assert first.measured_ms > 0.07 >= second.measured_ms
-    assert second.planned_ms < first.planned_ms == 0.07
+    assert second.planned.latency_ms < first.planned.latency_ms == 0.07
+    assert (first.missed, second.missed) == (("latency_ms",), ())
     assert second.predicted_ms < first.predicted_ms
 
 
@@ -177,7 +180,7 @@ def test_an_impossible_budget_names_the_fastest_before_anything_runs(space_file:
 def test_a_device_that_runs_nothing_is_a_device_error_with_each_reason(space_file: Path) -> None:
     asked = request(space_file, 0.2)
     with pytest.raises(DeviceError, match=r"litert: .*onnxruntime: "):
-        walk(asked, Scripted(crashes=("model",)))
+        walk(asked, Scripted(crashes=("litert", "onnxruntime")))
     assert asked.out is not None
     assert list(asked.out.iterdir()) == []
 
@@ -189,6 +192,62 @@ def test_other_budgets_hold_too(space_file: Path) -> None:
         budget=Budget(latency_ms=0.2, flash_bytes=free.weight_bytes - 1),
     )
     assert walk(tight, Scripted()).weight_bytes < free.weight_bytes
+
+
+def test_the_whole_plan_of_memory_counts_not_the_largest_block(space_file: Path) -> None:
+    free = walk(request(space_file, 0.2, precision="float32"), Scripted())
+    largest = max(free.peak_bytes, 1)
+    tight = replace(
+        request(space_file, 0.2, precision="float32"),
+        budget=Budget(latency_ms=0.2, sram_bytes=largest - 1),
+    )
+    found = walk(tight, Scripted())
+    assert (found.verdict == "met") == (found.peak_bytes < largest)
+    assert ("sram_bytes" in found.missed) == (found.peak_bytes >= largest)
+
+
+@pytest.mark.parametrize(("axis", "limit"), [("energy_mj", 0.1), ("latency_ms", 0.1)])
+def test_budgets_missed_and_tightened(axis: str, limit: float) -> None:
+    asked = Budget(**{"latency_ms": 1.0, axis: limit})
+    cost = Budget(latency_ms=0.2, energy_mj=0.2, flash_bytes=5, sram_bytes=5)
+    assert asked.missed_by(cost) == (axis,)
+    assert asked.tightened(asked, cost, 0.9) == asked.model_copy(update={axis: limit * 0.45})
+    assert asked.missed_by(Budget(latency_ms=limit, energy_mj=limit)) == ()
+
+
+@pytest.mark.parametrize("wrong", ["nan", "noise"])
+def test_a_back_end_whose_output_is_wrong_is_out(space_file: Path, wrong: str) -> None:
+    class Wrong(Scripted):
+        def run(
+            self, jobs: Sequence[Job], *, threads: int = 1, progress: Progress | None = None
+        ) -> list[Outcome]:
+            found = super().run(jobs, threads=threads, progress=progress)
+            return [
+                replace(o, output=o.output * np.nan if wrong == "nan" else 1 - o.output)
+                if isinstance(o, Measurement) and o.output is not None
+                else o
+                for o in found
+            ]
+
+    with pytest.raises(DeviceError, match="output is"):
+        walk(request(space_file, 0.2, precision="float32"), Wrong())
+
+
+def test_two_walks_into_one_folder_do_not_mix(space_file: Path) -> None:
+    class Busy(Scripted):
+        inner: str = ""
+
+        def run(
+            self, jobs: Sequence[Job], *, threads: int = 1, progress: Progress | None = None
+        ) -> list[Outcome]:
+            with pytest.raises(UsageError, match="another deployment") as caught:
+                walk(request(space_file, 0.2), Scripted())
+            self.inner = str(caught.value)
+            return super().run(jobs, threads=threads, progress=progress)
+
+    device = Busy()
+    assert walk(request(space_file, 0.2), device).verdict == "met"
+    assert "--out" in device.inner
 
 
 def test_without_a_bundle_the_way_out_is_named(space_file: Path) -> None:
