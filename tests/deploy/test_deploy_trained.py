@@ -34,24 +34,9 @@ def pictures(folder: Path, classes: int, each: int, seed: int = 0) -> None:
 @pytest.mark.emulated
 def test_a_trained_subnet_on_the_emulated_board(tmp_path: Path) -> None:
     pictures(tmp_path / "data", classes=10, each=16)
+    options = "deploy --target rpi4 --space cifar_micro --latency 2ms --precision int8 --json"
     done = subprocess.run(
-        [
-            EDGEOFA,
-            "deploy",
-            "--target",
-            "rpi4",
-            "--space",
-            "cifar_micro",
-            "--latency",
-            "2ms",
-            "--precision",
-            "int8",
-            "--data",
-            tmp_path / "data",
-            "--out",
-            tmp_path / "out",
-            "--json",
-        ],
+        [EDGEOFA, *options.split(), "--data", tmp_path / "data", "--out", tmp_path / "out"],
         capture_output=True,
         text=True,
         check=False,
