@@ -14,7 +14,7 @@ from edgeofa.errors import FileFormatError, UsageError
 from edgeofa.spaces import Layer, Space, Subnet, load_space, space_names
 from edgeofa.spaces.space import make_divisible
 
-NAMES = ["cifar_lite", "cifar_micro", "ofa_mbv3"]
+NAMES = ["cifar_lite", "cifar_micro", "ofa_mbv3", "ofa_mbv3_w12"]
 
 
 def test_the_three_spaces_ship() -> None:
@@ -109,6 +109,40 @@ def test_user_space_file(tmp_path: Path) -> None:
     broken.write_text(text.replace("kernels = [3, 5]", "kernels = [5, 4]"))
     with pytest.raises(FileFormatError, match=r"broken\.toml"):
         load_space(str(broken))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("expands = [2, 3, 4] ", "expands", "not a TOML file"),
+        ("batch_norm_epsilon = 1e-5", "batch_norm_epsilon = -1", "line 9: batch_norm_epsilon: "),
+        (
+            "{ out = 64, stride = 1",
+            "{ out = 64, strid = 1",
+            r"line 16: stages\.2\.strid: .*did you mean stride\?",
+        ),
+        ("out = 112, ", "", r"line 17: stages\.3\.out: Field required"),
+        ("kernels = [3, 5, 7]", "kernels = [3, 4]", r"line 15: stages\.1: kernels must be odd"),
+        ("head = {", "haed = {", r"line 19: haed: .*did you mean head\?"),
+        ("classes = 10", 'classes = "ten"', "line 6: classes: "),
+    ],
+)
+def test_a_mistake_in_a_space_file_is_named(tmp_path: Path, old: str, new: str, says: str) -> None:
+    import importlib.resources
+
+    text = (importlib.resources.files("edgeofa.spaces") / "cifar_micro.toml").read_text()
+    path = tmp_path / "mine.toml"
+    path.write_text(text.replace(old, new, 1) if old in text else f"{text}{new}")
+    with pytest.raises(FileFormatError, match=rf"mine\.toml: .*{says}") as caught:
+        load_space(str(path))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_space_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "latin.toml"
+    path.write_bytes('description = "größe"'.encode("latin-1"))
+    with pytest.raises(FileFormatError, match=r"latin\.toml: not a TOML file"):
+        load_space(str(path))
 
 
 def test_unknown_space_lists_the_known_ones() -> None:
