@@ -4,22 +4,14 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import re
-import tomllib
 from pathlib import Path
 from typing import Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from edgeofa.datafile import read_data_file
 from edgeofa.devices.registry import device_kinds
-from edgeofa.errors import FileFormatError, UsageError
+from edgeofa.errors import UsageError
 from edgeofa.graph.ir import DType
 from edgeofa.paths import data_dir
 
@@ -143,39 +135,4 @@ def load_target(name: str) -> Target:
         near = difflib.get_close_matches(name, target_names(), n=1)
         hint = f"did you mean {near[0]}?" if near else f"one of {', '.join(target_names())}."
         raise UsageError(f"unknown target {name!r}", hint=f"{hint} A .toml file works too.")
-    if path.stat().st_size > _MAX_FILE_BYTES:
-        raise FileFormatError("a target file is at most 256 KiB", where=path)
-    try:
-        text = path.read_text(encoding="utf-8")
-        return Target.model_validate(tomllib.loads(text))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise FileFormatError(f"not a TOML file: {error}", where=path) from error
-    except ValidationError as error:
-        raise FileFormatError(*_explain(error, text), where=path) from error
-
-
-def _explain(error: ValidationError, text: str) -> tuple[str]:
-    """The first problem with its line and, for an unknown key, the nearest valid one."""
-    # a misspelt key also makes the right one missing: the misspelling is the cause
-    problems = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
-    first = problems[0]
-    location = [str(p) for p in first["loc"]]
-    key = location[-1] if location else ""
-    lines = [
-        n for n, x in enumerate(text.splitlines(), 1) if re.match(rf"\s*{re.escape(key)}\b", x)
-    ]
-    message = f"{'.'.join(location) or 'target'}: {first['msg']}"
-    if lines:
-        message = f"line {lines[0]}: {message}"
-    if first["type"] == "extra_forbidden":
-        model: type[BaseModel] = Target
-        for part in location[:-1]:
-            annotation = model.model_fields[part].annotation
-            options = getattr(annotation, "__args__", (annotation,))
-            model = next(
-                (x for x in options if isinstance(x, type) and issubclass(x, BaseModel)), model
-            )
-        near = difflib.get_close_matches(key, model.model_fields, n=1, cutoff=0.4)
-        message += f" (valid keys: {', '.join(model.model_fields)}"
-        message += f"; did you mean {near[0]}?)" if near else ")"
-    return (message,)
+    return read_data_file(path, Target, _MAX_FILE_BYTES)

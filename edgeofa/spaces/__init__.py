@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import tomllib
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from edgeofa.errors import FileFormatError, UsageError
+from edgeofa.datafile import parse_data, read_data_file
+from edgeofa.errors import UsageError
 from edgeofa.spaces.space import Block, Layer, Space, Subnet
 
 __all__ = ["Block", "Layer", "Space", "Subnet", "load_space", "space_names"]
@@ -32,17 +30,10 @@ def load_space(name: str) -> Space:
         path = Path(name)
         if not path.is_file():
             raise UsageError("no such space file", where=path)
-        if path.stat().st_size > _MAX_FILE_BYTES:
-            raise FileFormatError("a space file is at most 1 MiB", where=path)
-        text, where = path.read_text(encoding="utf-8", errors="strict"), str(path)
-    elif name in space_names():
-        text = (resources.files("edgeofa.spaces") / f"{name}.toml").read_text(encoding="utf-8")
-        where = f"space {name}"
-    else:
+        return read_data_file(path, Space, _MAX_FILE_BYTES)
+    if name not in space_names():
         raise UsageError(
             f"unknown space {name!r}", hint=f"one of {', '.join(space_names())}, or a .toml file"
         )
-    try:
-        return Space.model_validate(tomllib.loads(text))
-    except (tomllib.TOMLDecodeError, ValidationError) as error:
-        raise FileFormatError(f"not a valid space: {error}", where=where) from error
+    content = (resources.files("edgeofa.spaces") / f"{name}.toml").read_bytes()
+    return parse_data(content, Space, f"space {name}")
