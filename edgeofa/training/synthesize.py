@@ -28,6 +28,7 @@ __all__ = ["Nearness", "nearness", "synthesize"]
 _POOL = 48
 _RATE = 8.0  # in pixel steps of 0 to 255; at 3 the mismatch ends twice as high
 _MIN_BATCH = 64
+_MOST_TIMES_USUAL = 3
 
 
 def _pool(space: Space, seed: int) -> list[Subnet]:
@@ -128,7 +129,7 @@ def _optimise(
     images.requires_grad_()
     optimiser = torch.optim.Adam([images], lr=_RATE, betas=(0.9, 0.99))
     costs = [subnet_macs(space, s) for s, _ in targets]
-    usual = sorted(costs)[len(costs) // 4]
+    usual = sorted(costs)[len(costs) // 2]
     order: list[int] = []
     losses: list[float] = []
     for step in range(steps):
@@ -142,8 +143,10 @@ def _optimise(
         subnet, target = targets[number]
         rate = min(1.0, (step + 1) / 10) * (0.5 * (1 + math.cos(math.pi * step / steps)) + 0.02)
         optimiser.param_groups[0]["lr"] = _RATE * rate
-        # a costly subnet sees a part of the images, so that no step takes long
-        size = max(min(count, _MIN_BATCH), int(count * min(1.0, usual / costs[number])))
+        # a very costly subnet sees a part of the images, so that no step takes long; a part's
+        # statistics are noisy, and matching noise would make the images alike
+        share = min(1.0, _MOST_TIMES_USUAL * usual / costs[number])
+        size = max(min(count, _MIN_BATCH), int(count * share))
         part = torch.randperm(count, generator=generator)[:size] if size < count else None
         chosen = images if part is None else images[part]
         collected: Statistics = {}
