@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from filelock import FileLock
+
 from edgeofa.errors import DeviceError, SetupError
 
 #: raise when the way of pricing changes: answers of other versions are not used
@@ -114,8 +116,23 @@ class BlockPrices:
         except sqlite3.OperationalError as error:
             raise DeviceError(f"the cache of block prices: {error}", where=self._path) from error
         except sqlite3.DatabaseError:
-            self._path.replace(self._path.with_suffix(".corrupt"))
+            self._put_aside()
         return found
+
+    def _put_aside(self) -> None:
+        """Move a corrupt file away, unless another process did so since and began a new one."""
+        with FileLock(self._path.with_suffix(".lock")):
+            try:
+                with closing(self._connect()) as connection:
+                    is_sound = connection.execute("PRAGMA quick_check(1)").fetchone() == ("ok",)
+            except sqlite3.OperationalError as error:
+                raise DeviceError(
+                    f"the cache of block prices: {error}", where=self._path
+                ) from error
+            except sqlite3.DatabaseError:
+                is_sound = False
+            if not is_sound:
+                self._path.replace(self._path.with_suffix(".corrupt"))
 
     def _store(self, codes: Sequence[str], prices: dict[str, float]) -> None:
         """Zero stands for a block that has no price, so that it is not asked for again."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,29 @@ def test_a_corrupt_cache_is_put_aside(tmp_path: Path) -> None:
     assert prices(tmp_path).cycles([ADD_X0])[ADD_X0] < 2
     assert path.with_suffix(".corrupt").is_file()
     assert prices(tmp_path).cycles([ADD_X0])[ADD_X0] < 2
+
+
+def test_two_that_meet_a_corrupt_cache_keep_the_fresh_one(tmp_path: Path) -> None:
+    path = tmp_path / "blocks.sqlite"
+    blocks = [ADD_X0 * n for n in range(1, 9)]
+    for _ in range(3):
+        path.write_bytes(b"not a database, but long enough to be read as one" * 100)
+        with ThreadPoolExecutor(8) as pool:
+            answers = list(pool.map(lambda _: prices(tmp_path).cycles(blocks), range(8)))
+        assert all(answer == answers[0] for answer in answers)
+        # what was priced is in the file that is in place, not in the one that was put aside
+        with closing(sqlite3.connect(path)) as database:
+            assert database.execute("SELECT count(*) FROM price").fetchone() == (len(blocks),)
+
+
+def test_a_late_finder_of_damage_leaves_the_fresh_cache_alone(tmp_path: Path) -> None:
+    late = prices(tmp_path)
+    first = late.cycles([ADD_X0])
+    late._put_aside()  # it saw damage that another process has mended meanwhile
+    assert not (tmp_path / "blocks.corrupt").exists()
+    assert LLVM is not None
+    absent = Llvm(Path("/nonexistent"), Path("/nonexistent"), LLVM.version)
+    assert prices(tmp_path, absent).cycles([ADD_X0]) == first
 
 
 def test_several_at_once(tmp_path: Path) -> None:
