@@ -33,6 +33,8 @@ MARKS = {"cifar_lite-int8": 15.0, "cifar_micro-int8": 5.0}
 KILL_AT = 0.4
 #: what `edgeofa setup` prepared, in the cache
 SHARED = ("native", "runtimes", "sysroots")
+#: the journal's rows of blocks, without the two trivial networks
+_BLOCKS = "blocks WHERE key NOT LIKE 'trivial-%'"
 
 
 @dataclass(frozen=True)
@@ -79,19 +81,19 @@ def run(case: str) -> Result:
         _finish(_start(case, straight))
         wall_s = time.monotonic() - started
         cpu_s = _children_cpu_s() - before
-        blocks = _count(straight, "blocks")
+        blocks = _count(straight, _BLOCKS)
 
         process = _start(case, broken)
-        while _count(broken, "blocks") < KILL_AT * blocks:
+        while _count(broken, _BLOCKS) < KILL_AT * blocks:
             if process.poll() is not None:
                 raise SystemExit(f"{case}: the run ended before it could be killed")
             time.sleep(0.1)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-        finished = _count(broken, "blocks")
+        finished = _count(broken, _BLOCKS)
         _finish(_start(case, broken))
-        again = _count(broken, "blocks WHERE session = 2")
-        repeated = finished + again - _count(broken, "blocks")
+        again = _count(broken, f"{_BLOCKS} AND session = 2")
+        repeated = finished + again - _count(broken, _BLOCKS)
         same = _files(straight) == _files(broken)
         return Result(
             case=case,
