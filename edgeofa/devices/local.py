@@ -6,7 +6,6 @@ import hashlib
 import importlib.util
 import os
 import platform
-import tempfile
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from importlib import metadata
@@ -18,6 +17,7 @@ from edgeofa.devices.base import Device, Evidence, Job, Outcome, Progress
 from edgeofa.devices.native import Arch, runner_path
 from edgeofa.devices.runner import RunnerCommand, measurements, run_jobs
 from edgeofa.errors import SetupError, UsageError
+from edgeofa.workfolder import work_folder
 
 if TYPE_CHECKING:
     from edgeofa.targets import Target
@@ -70,10 +70,8 @@ class LocalDevice(Device):
         outcomes: list[Outcome] = []
         for backend, group in groupby(jobs, key=lambda job: job.backend):
             part = list(group)
-            with tempfile.TemporaryDirectory(prefix="edgeofa-") as folder:
-                results = run_jobs(
-                    self._command(backend, threads), part, Path(folder), progress=progress
-                )
+            with work_folder("local") as folder:
+                results = run_jobs(self._command(backend, threads), part, folder, progress=progress)
             outcomes += measurements(part, results, self.evidence)
         return outcomes
 

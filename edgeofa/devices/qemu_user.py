@@ -8,15 +8,14 @@ depend on which other jobs share the process, and jobs are spread over processes
 
 from __future__ import annotations
 
+import dataclasses
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 from numpy.typing import NDArray
 
 from edgeofa.devices.base import Device, Failure, Job, Measurement, Outcome, Progress
@@ -24,7 +23,7 @@ from edgeofa.devices.native import build, runner_path, source_digest
 from edgeofa.emulation.mca import BlockPrices
 from edgeofa.emulation.model import core_model, latency, region_cost
 from edgeofa.emulation.operators import count_operators
-from edgeofa.emulation.process import EmulatedJob, JobEnd, ProcessGroup, emulate
+from edgeofa.emulation.process import JobEnd, ProcessGroup, emulate
 from edgeofa.emulation.qemu import profile_command, require_qemu
 from edgeofa.emulation.runtimes import RUNTIMES, Runtime, is_ready
 from edgeofa.emulation.sysroot import sysroot
@@ -32,6 +31,7 @@ from edgeofa.emulation.trace import Region, parse_trace
 from edgeofa.errors import DeviceError, EdgeofaError, SetupError, UsageError
 from edgeofa.paths import cache_dir
 from edgeofa.targets import Target
+from edgeofa.workfolder import work_folder
 
 #: of the emulator, which does some 200 million instructions per second
 _JOB_TIMEOUT_S = 300.0
@@ -39,7 +39,6 @@ _JOB_TIMEOUT_S = 300.0
 _CHUNK = 16
 #: invokes before a counted warm one: the first packs weights, the second fills the caches
 _WARMUPS = 2
-_ELEMENTS: Mapping[str, type[np.generic]] = {"float32": np.float32, "int8": np.int8}
 
 
 T = TypeVar("T")
@@ -134,12 +133,12 @@ class QemuUserDevice(Device):
         chunks = self._chunks(jobs)
         results: dict[int, T] = {}
         with (
-            tempfile.TemporaryDirectory(prefix="edgeofa-") as folder,
+            work_folder("emulated") as folder,
             ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool,
             ProcessGroup() as group,
         ):
             futures = [
-                pool.submit(self._chunk, jobs, chunk, Path(folder) / f"{n:04}", finish, group)
+                pool.submit(self._chunk, jobs, chunk, folder / f"{n:04}", finish, group)
                 for n, chunk in enumerate(chunks)
             ]
             try:
@@ -191,7 +190,7 @@ class QemuUserDevice(Device):
         chunk = [jobs[n] for n in numbers]
         ends = self._emulate(chunk, folder / "all", group)
         for place, job in enumerate(chunk):
-            if place not in ends or _was_killed(ends[place]):
+            if place not in ends or ends[place].was_killed:
                 again = self._emulate([job], folder / f"{place:04}", group)
                 if 0 in again:
                     ends[place] = again[0]
@@ -205,21 +204,27 @@ class QemuUserDevice(Device):
         }
 
     def _emulate(self, jobs: Sequence[Job], folder: Path, group: ProcessGroup) -> dict[int, JobEnd]:
+        # counts do not vary, so one counted invoke says all; a real device takes job.runs
         emulated = [
-            EmulatedJob(
-                model=job.path,
-                # counts do not vary, so one counted invoke says all; a real device takes job.runs
+            dataclasses.replace(
+                job,
                 warmups=max(job.warmups, 1 if job.cold else _WARMUPS),
                 runs=1,
-                cold=job.cold,
-                timeout_s=self._timeout_s,
-                input=job.input,
-                want_output=job.want_output,
+                warmup_ms=0.0,
+                min_run_ms=0.0,
             )
             for job in jobs
         ]
-        library = self._runtime(jobs[0].backend).path
-        return emulate(self._command, self._runner, library, self._kernels, emulated, folder, group)
+        return emulate(
+            self._command,
+            self._runner,
+            self._runtime(jobs[0].backend).path,
+            self._kernels,
+            emulated,
+            folder,
+            group,
+            job_timeout_s=self._timeout_s,
+        )
 
     def _outcome(
         self, job: Job, profile: Profile | str, prices: Mapping[str, float], threads: int
@@ -247,36 +252,14 @@ class QemuUserDevice(Device):
 def _profile(job: Job, end: JobEnd | None) -> Profile | str:
     if end is None:
         return "the emulator ended twice without an answer"
-    if end.kind != "result":
-        log = str(end.event.get("log", "")).strip()[-400:]
-        reason = f"{end.kind}: {str(end.event.get('reason', ''))[:400]}"
-        return f"{reason}\n{log}" if log else reason
-    accelerated = end.event.get("fully_accelerated")
+    if isinstance(end.outcome, Failure):
+        return end.outcome.reason
     try:
         return Profile(
             region=parse_trace(end.trace)[-1],
             operators=count_operators(job.path, job.backend),
-            output=_read_output(end) if job.want_output else None,
-            fully_accelerated=accelerated if isinstance(accelerated, bool) else None,
+            output=end.outcome.output,
+            fully_accelerated=end.outcome.record.fully_accelerated,
         )
     except EdgeofaError as error:
         return str(error)
-
-
-def _was_killed(end: JobEnd) -> bool:
-    """By someone else: the kernel when memory is short, or a person."""
-    return end.kind == "crash" and "signal 9 " in str(end.event.get("reason"))
-
-
-def _read_output(end: JobEnd) -> NDArray[np.generic]:
-    described = end.event.get("output")
-    if not isinstance(described, dict):
-        raise DeviceError("the runner does not describe the output")
-    element = _ELEMENTS.get(str(described.get("type")))
-    shape = described.get("shape")
-    if element is None or not isinstance(shape, list) or not all(isinstance(x, int) for x in shape):
-        raise DeviceError(f"an output of unknown type: {str(described)[:200]}")
-    try:
-        return np.fromfile(end.output, dtype=element).reshape(shape)
-    except (OSError, ValueError) as error:
-        raise DeviceError(f"the output cannot be read: {error}") from error

@@ -140,9 +140,18 @@ def measurements(
 
 
 def write_jobs(
-    jobs: Sequence[Job], places: Sequence[int], folder: Path, job_timeout_s: float
+    jobs: Sequence[Job],
+    places: Sequence[int],
+    folder: Path,
+    job_timeout_s: float,
+    *,
+    seen_as: Path | None = None,
 ) -> Path:
-    """The job list for ``places`` of ``jobs``, and their input files, in ``folder``."""
+    """The job list for ``places`` of ``jobs``, and their input files, in ``folder``.
+
+    ``seen_as``: how the runner names that folder, where it is not by ``folder`` itself.
+    """
+    seen = folder if seen_as is None else seen_as
     lines: list[str] = []
     for place in places:
         job = jobs[place]
@@ -156,11 +165,11 @@ def write_jobs(
             f"cold {int(job.cold)}",
         ]
         if job.input is not None:
-            path = folder / f"input-{place:06d}"
-            path.write_bytes(np.ascontiguousarray(job.input).tobytes())
-            lines.append(f"input {_plain(path)}")
+            name = f"input-{place:06d}"
+            (folder / name).write_bytes(np.ascontiguousarray(job.input).tobytes())
+            lines.append(f"input {_plain(seen / name)}")
         if job.want_output:
-            lines.append(f"output {_plain(_output_path(folder, place))}")
+            lines.append(f"output {_plain(output_path(seen, place))}")
         lines.append("")
     listing = folder / "jobs"
     listing.write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -202,7 +211,8 @@ class _Session:
                         if running is None or running.job != event.job or event.job >= len(places):
                             raise self._foreign("events out of order")
                         place = places[event.job]
-                        yield place, self._outcome(jobs[place], place, running.pid, event)
+                        output = output_path(self.folder, place)
+                        yield place, job_outcome(jobs[place], running.pid, event, output)
                         running = None
             finally:
                 process.kill()
@@ -265,15 +275,15 @@ class _Session:
             f"the runner does not speak protocol {PROTOCOL}: {what}", where=self.command.argv[0]
         )
 
-    def _outcome(self, job: Job, place: int, pid: int, event: RunnerResult | Lost) -> JobOutcome:
-        if isinstance(event, Lost):
-            return Failure(job, _reason(event))
-        output = None
-        if job.want_output:
-            output = _read_output(_output_path(self.folder, place), event.output)
-            if output is None:
-                return Failure(job, "its output file has not the size that the runtime reported")
-        return JobResult(event, pid, output)
+
+def job_outcome(job: Job, pid: int, event: RunnerResult | Lost, output: Path) -> JobOutcome:
+    """How a job ended: the runner's last event about it, and its output file when one is wanted."""
+    if isinstance(event, Lost):
+        return Failure(job, _reason(event))
+    content = _read_output(output, event.output) if job.want_output else None
+    if job.want_output and content is None:
+        return Failure(job, "its output file has not the size that the runtime reported")
+    return JobResult(event, pid, content)
 
 
 def _read_output(path: Path, info: TensorInfo) -> Array | None:
@@ -287,7 +297,8 @@ def _read_output(path: Path, info: TensorInfo) -> Array | None:
     return content.reshape(info.shape)
 
 
-def _output_path(folder: Path, place: int) -> Path:
+def output_path(folder: Path, place: int) -> Path:
+    """Where the runner writes the output of the job at ``place``."""
     return folder / f"output-{place:06d}"
 
 

@@ -6,56 +6,70 @@ absent, so that the caller can tell a lost job from one that failed.
 
 from __future__ import annotations
 
-import json
 import os
+import shutil
 import signal
 import subprocess
+import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
-from numpy.typing import NDArray
+from pydantic import ValidationError
 
+from edgeofa.devices.base import Job
+from edgeofa.devices.protocol import (
+    MAX_EVENT_BYTES,
+    PROTOCOL,
+    Event,
+    Fatal,
+    Lost,
+    RunnerResult,
+    Start,
+    Started,
+    parse_event,
+)
+from edgeofa.devices.runner import JobOutcome, job_outcome, output_path, write_jobs
 from edgeofa.errors import DeviceError
 
 _START_TIMEOUT_S = 120.0
 _MAX_EVENTS_BYTES = 1 << 26
-_MAX_LINE_BYTES = 1 << 18
 _RUNNER, _LIBRARY, _EVENTS, _ERRORS = "edgeofa-runner", "runtime.so", "events", "errors"
-
-
-@dataclass(frozen=True)
-class EmulatedJob:
-    """One model: untimed invokes, then counted ones; ``timeout_s`` is the emulator's time."""
-
-    model: Path
-    warmups: int
-    runs: int
-    cold: bool
-    timeout_s: float
-    input: NDArray[Any] | None = None
-    want_output: bool = False
+#: where ``setpriv`` is missing: prctl(PR_SET_PDEATHSIG, SIGKILL), then the program itself
+_DIE_TOO = (
+    "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9); os.execv(sys.argv[1], sys.argv[1:])"
+)
 
 
 @dataclass(frozen=True)
 class JobEnd:
-    """How a job ended: the runner's last event about it, and the files that its process wrote."""
+    """How a job ended, and the trace that its process wrote. ``was_killed``: by someone else (the
+    kernel when memory is short, or a person)."""
 
-    event: Mapping[str, Any]
+    outcome: JobOutcome
     trace: Path
-    output: Path
-
-    @property
-    def kind(self) -> str:
-        """``result``, ``error``, ``crash`` or ``timeout``."""
-        return str(self.event["event"])
+    was_killed: bool
 
 
 #: by someone else (the kernel when memory is short, a person), or by us after the time limit
 _KILLED = (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGALRM)
+
+
+@cache
+def _dies_with_parent() -> tuple[str, ...]:
+    """What makes the program after it end when this process does, even by ``kill -9``.
+
+    Not ``preexec_fn``, which may deadlock in a program with threads.
+    """
+    setpriv = shutil.which("setpriv")
+    if setpriv is not None:
+        trial = [setpriv, "--pdeathsig", "KILL", "true"]
+        if subprocess.run(trial, capture_output=True, timeout=60).returncode == 0:
+            return tuple(trial[:-1])
+    return sys.executable, "-I", "-S", "-c", _DIE_TOO
 
 
 class ProcessGroup:
@@ -95,7 +109,7 @@ class ProcessGroup:
             if self._closed:
                 raise DeviceError("the emulation was stopped", where=folder)
             process = subprocess.Popen(
-                command,
+                [*_dies_with_parent(), *command],
                 cwd=folder,
                 env={},
                 stdin=stdin,
@@ -120,85 +134,81 @@ def emulate(
     runner: Path,
     library: Path,
     kernels: str,
-    jobs: Sequence[EmulatedJob],
+    jobs: Sequence[Job],
     folder: Path,
     group: ProcessGroup,
+    *,
+    job_timeout_s: float,
 ) -> dict[int, JobEnd]:
     """Run ``jobs`` in one process in the new folder ``folder``; ends by the number of the job.
 
-    ``command`` is qemu's (see qemu.py). Jobs without an end are absent: the process was killed.
-    Raises ``DeviceError`` when the runner could not even load the runtime.
+    ``command`` is qemu's (see qemu.py), ``job_timeout_s`` the emulator's time for one job. Jobs
+    without an end are absent: the process was killed. Raises ``DeviceError`` when the runner could
+    not even load the runtime, or does not speak its protocol.
     """
     folder.mkdir(parents=True)
     # names of constant length: what the program keeps on its stack and heap must not move
     (folder / _RUNNER).symlink_to(runner)
     (folder / _LIBRARY).symlink_to(library)
-    lines = [line for number, job in enumerate(jobs) for line in _describe(job, number, folder)]
-    job_file = folder / "jobs"
-    job_file.write_bytes(b"".join(os.fsencode(line) + b"\n" for line in lines))
+    job_file = write_jobs(jobs, range(len(jobs)), folder, job_timeout_s, seen_as=Path())
     options = ["--library", f"./{_LIBRARY}", "--kernels", kernels, "--threads", "1", "--emulated"]
-    limit_s = _START_TIMEOUT_S + sum(job.timeout_s for job in jobs)
+    limit_s = _START_TIMEOUT_S + job_timeout_s * len(jobs)
     status = group.run([*command, f"./{_RUNNER}", *options], folder, job_file, limit_s)
 
     events = _read_events(folder / _EVENTS)
-    fatal = next((e for e in events if e.get("event") == "fatal"), None)
-    started = any(e.get("event") == "runner" for e in events)
+    fatal = next((e for e in events if isinstance(e, Fatal)), None)
+    started = any(isinstance(e, Started) and e.protocol == PROTOCOL for e in events)
     if fatal is not None or not (started or status in _KILLED):
         with (folder / _ERRORS).open("rb") as errors:
             said = errors.read(4096).decode("utf-8", "replace").strip()
-        reason = str(fatal.get("reason")) if fatal else said[-600:] or "it said nothing"
+        reason = fatal.reason if fatal else said[-600:] or "it said nothing"
         raise DeviceError(
             f"the emulated runner did not start (status {status}): {reason[:600]}",
             where=library.name,
             hint="edgeofa doctor",
         )
-    return _ends(events, len(jobs), folder)
+    return _ends(events, jobs, folder)
 
 
-def _describe(job: EmulatedJob, number: int, folder: Path) -> list[str]:
-    path = str(job.model.resolve())
-    if "\n" in path:
-        raise DeviceError("a line end in the name of a model file", where=job.model)
-    lines = [f"model {path}", f"warmups {job.warmups}", f"runs {job.runs}", f"cold {job.cold:d}"]
-    lines.append(f"timeout_ms {int(job.timeout_s * 1000)}")
-    if job.input is not None:
-        (folder / f"input.{number}").write_bytes(job.input.tobytes())
-        lines.append(f"input input.{number}")
-    if job.want_output:
-        lines.append(f"output output.{number}")
-    return [*lines, ""]
-
-
-def _read_events(path: Path) -> list[dict[str, Any]]:
+def _read_events(path: Path) -> list[Event]:
     """The whole lines of a runner's output; a broken last line is where it was killed."""
-    events: list[dict[str, Any]] = []
+    events: list[Event] = []
     if path.stat().st_size > _MAX_EVENTS_BYTES:
         raise DeviceError("the emulated runner wrote more than it can have to say", where=path.name)
     with path.open("rb") as file:
-        while (line := file.readline(_MAX_LINE_BYTES)).endswith(b"\n"):
+        while (line := file.readline(MAX_EVENT_BYTES)).endswith(b"\n"):
             try:
-                event = json.loads(line)
-            except (ValueError, RecursionError):
-                break
-            if not isinstance(event, dict):
-                break
-            events.append(event)
+                events.append(parse_event(line))
+            except ValidationError as error:
+                reason = f"{error.errors()[0]['msg']} in {line[:80]!r}"
+                raise DeviceError(
+                    f"the emulated runner does not speak protocol {PROTOCOL}: {reason}",
+                    where=path.name,
+                ) from error
     return events
 
 
-def _ends(events: Sequence[dict[str, Any]], jobs: int, folder: Path) -> dict[int, JobEnd]:
-    pids: dict[int, int] = {}
+def _ends(events: Sequence[Event], jobs: Sequence[Job], folder: Path) -> dict[int, JobEnd]:
     ends: dict[int, JobEnd] = {}
+    running: Start | None = None
     for event in events:
-        number = event.get("job")
-        if not isinstance(number, int) or not 0 <= number < jobs:
-            continue
-        if event.get("event") == "start":
-            pid = event.get("pid")
-            pids[number] = pid if isinstance(pid, int) else 0
-        elif event.get("event") in ("result", "error", "crash", "timeout"):
-            trace = folder / f"trace.{pids.get(number, 0)}"
-            ends[number] = JobEnd(event, trace, folder / f"output.{number}")
+        if isinstance(event, Start):
+            running = event
+        elif isinstance(event, RunnerResult | Lost):
+            number = event.job
+            if running is None or running.job != number or number >= len(jobs):
+                raise DeviceError(
+                    f"the emulated runner does not speak protocol {PROTOCOL}: events out of order",
+                    where=_EVENTS,
+                )
+            outcome = job_outcome(jobs[number], running.pid, event, output_path(folder, number))
+            killed = (
+                isinstance(event, Lost)
+                and event.event == "crash"
+                and f"signal {signal.SIGKILL:d} " in event.reason
+            )
+            ends[number] = JobEnd(outcome, folder / f"trace.{running.pid}", killed)
+            running = None
     return ends
 
 

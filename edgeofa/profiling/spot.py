@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import random
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 from edgeofa.backends.base import Backend
 from edgeofa.devices.base import Device
 from edgeofa.devices.registry import device_for
 from edgeofa.errors import UsageError
-from edgeofa.paths import cache_dir
 from edgeofa.profiling.groups import MAX_ITEMS, subnet_groups
 from edgeofa.profiling.journal import WholeSubnet
 from edgeofa.profiling.profile import Work, measure_blocks, measure_subnets
@@ -21,6 +18,7 @@ from edgeofa.spaces.space import Space, Subnet
 from edgeofa.tables.diff import Change, rows_differ
 from edgeofa.tables.table import Table
 from edgeofa.targets import Target
+from edgeofa.workfolder import work_folder
 
 
 def spot_check(
@@ -83,7 +81,7 @@ def _work(
     rules: Rules,
 ) -> Iterator[Work]:
     h = table.header
-    with tempfile.TemporaryDirectory(dir=cache_dir(), prefix="spot-") as folder:
+    with work_folder("spot") as folder:
         yield Work(
             target=target,
             space=space,
@@ -93,5 +91,5 @@ def _work(
             seed=h.seed,
             device=device or device_for(target),
             rules=rules,
-            folder=Path(folder),
+            folder=folder,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -18,12 +19,14 @@ from edgeofa.backends.registry import get_backend
 from edgeofa.devices.base import Failure, Job, Measurement
 from edgeofa.devices.local import LocalDevice
 from edgeofa.devices.qemu_user import Profile, QemuUserDevice
-from edgeofa.emulation.process import EmulatedJob, ProcessGroup, emulate
+from edgeofa.devices.runner import JobResult
+from edgeofa.emulation.process import JobEnd, ProcessGroup, emulate
 from edgeofa.errors import DeviceError, SetupError, UsageError
 from edgeofa.graph.ir import Graph
 from edgeofa.paths import cache_dir
 from edgeofa.setup import requirements
 from edgeofa.targets import load_target
+from edgeofa.workfolder import work_folder
 
 TARGET = load_target("rpi4")
 MISSING = [r.name for r in requirements(TARGET) if r.found is None]
@@ -123,7 +126,7 @@ def test_a_job_that_takes_too_long_fails(folder: Path) -> None:
     hasty = QemuUserDevice(TARGET, job_timeout_s=0.01)
     (outcome,) = hasty.run([Job(compiled(float_graph("network"), folder), "litert")])
     assert isinstance(outcome, Failure)
-    assert "timeout" in outcome.reason
+    assert "hung: no result within" in outcome.reason
 
 
 def _emulators_of(parent: int) -> list[int]:
@@ -224,8 +227,114 @@ def test_an_unprepared_cache_names_the_command(
         QemuUserDevice(TARGET).run([job])
 
 
+def _emulate(program: Path, folder: Path, job: Job | None = None) -> dict[int, JobEnd]:
+    """``program`` where the emulator and its runner belong."""
+    job = job or Job(folder / "m", "litert")
+    with ProcessGroup() as group:
+        command = [str(program)]
+        work = folder / "work"
+        return emulate(command, program, program, "delegate", [job], work, group, job_timeout_s=1.0)
+
+
 def test_a_runner_that_cannot_start_is_a_device_error(tmp_path: Path) -> None:
-    job = EmulatedJob(tmp_path / "m", warmups=0, runs=1, cold=False, timeout_s=1.0)
-    program = Path("/bin/false").resolve()
-    with ProcessGroup() as group, pytest.raises(DeviceError, match="did not start"):
-        emulate([str(program)], program, program, "delegate", [job], tmp_path / "work", group)
+    with pytest.raises(DeviceError, match="did not start"):
+        _emulate(Path("/bin/false").resolve(), tmp_path)
+
+
+RESULT = {
+    "event": "result",
+    "job": 0,
+    "load_ns": 1,
+    "regions": 1,
+    "invokes_per_sample": 1,
+    "fully_accelerated": True,
+    "input": {"bytes": 4, "type": "float32", "shape": [1]},
+    "output": {"bytes": 4, "type": "float32", "shape": [1]},
+    "samples_ns": [1.5],
+}
+HELLO = {"event": "runner", "protocol": 1, "runtime": "litert", "version": "", "pinned": False}
+START = {"event": "start", "job": 0, "pid": 7}
+
+
+def _scripted(folder: Path, *events: object, output: bytes = b"") -> Path:
+    """A program that says these events and writes an output."""
+    path = folder / "runner.py"
+    lines = [f"print({json.dumps(e)!r})" for e in events]
+    path.write_text(
+        f"#!{sys.executable}\n"
+        + f"open('output-000000', 'wb').write({output!r})\n"
+        + "\n".join(lines)
+    )
+    path.chmod(0o700)
+    return path
+
+
+def test_what_an_emulated_runner_says_is_checked(tmp_path: Path) -> None:
+    job = Job(tmp_path / "m", "litert", want_output=True)
+    good = _scripted(tmp_path, HELLO, START, RESULT, output=bytes(4))
+    (end,) = _emulate(good, tmp_path / "good", job).values()
+    assert isinstance(end.outcome, JobResult)
+    assert end.outcome.output is not None
+    assert end.trace.name == "trace.7"
+    # an output of another size than the runtime reported
+    large = _scripted(tmp_path, HELLO, START, RESULT, output=bytes(4000))
+    (end,) = _emulate(large, tmp_path / "large", job).values()
+    assert isinstance(end.outcome, Failure)
+    assert "size" in end.outcome.reason
+    for name, events in {
+        "sample": (HELLO, START, {**RESULT, "samples_ns": [-1.0]}),
+        "tensor": (HELLO, START, {**RESULT, "output": {"bytes": 4}}),
+        "order": (HELLO, RESULT),
+        "job": (HELLO, {**START, "job": 3}, {**RESULT, "job": 3}),
+    }.items():
+        with pytest.raises(DeviceError, match="does not speak protocol"):
+            _emulate(_scripted(tmp_path, *events), tmp_path / name)
+
+
+@pytest.mark.parametrize("wrapper", ["setpriv", "python"])
+def test_an_emulator_ends_with_its_parent(
+    tmp_path: Path, wrapper: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed with ``kill -9``, edgeofa leaves no emulator; the next start removes its folder."""
+    hidden = "" if wrapper == "setpriv" else "process.shutil.which = lambda _: None\n"
+    code = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from edgeofa.emulation import process\n"
+        "from edgeofa.workfolder import work_folder\n"
+        f"{hidden}"
+        "with work_folder('emulated') as folder, process.ProcessGroup() as group:\n"
+        "    (folder / 'jobs').touch()\n"
+        "    sleep = ['/bin/sh', '-c', 'echo $$ > pid; exec /bin/sleep 60']\n"
+        "    group.run(sleep, folder, folder / 'jobs', 100)\n"
+    )
+    monkeypatch.setenv("EDGEOFA_CACHE", str(tmp_path))
+    parent = subprocess.Popen([sys.executable, "-c", code])
+    for _ in range(600):
+        written = [p for p in tmp_path.glob("work/*/pid") if p.read_text().endswith("\n")]
+        if written:
+            break
+        time.sleep(0.1)
+    emulator = int(written[0].read_text())
+    with work_folder("other"):
+        assert written[0].exists()  # what is in use stays
+    parent.kill()
+    parent.wait()
+    for _ in range(100):
+        if not _is_running(emulator):
+            break
+        time.sleep(0.1)
+    assert not _is_running(emulator)
+    assert written[0].exists()
+    with work_folder("other") as mine:
+        assert not written[0].exists()
+        assert mine.is_dir()
+    assert [p.name for p in (tmp_path / "work").iterdir()] == [".lock"]
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][:1]
+    except OSError:
+        return False
+    return state != "Z"
