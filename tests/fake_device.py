@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -30,6 +31,8 @@ class FakeDevice(Device):
     drift: float = 0.0
     #: the batches (counted from 0) in which the device throttles
     throttled: frozenset[int] = frozenset()
+    #: the batches during which the clock falls by a tenth
+    slowed: frozenset[int] = frozenset()
     #: parts of file names that fail
     crashes: tuple[str, ...] = ()
     #: the device is gone after this many jobs
@@ -63,9 +66,11 @@ class FakeDevice(Device):
             1e6 * ms * (1 + abs(rng.gauss(0, self.noise))) for _ in range(max(job.runs, 1))
         )
         hot = number in self.throttled
-        state = DeviceState(governor="performance", throttled=hot)
+        state = DeviceState(clock_hz=1.5e9, governor="performance", throttled=hot)
+        clock_hz = 1.35e9 if number in self.slowed else 1.51e9
+        after = dataclasses.replace(state, clock_hz=clock_hz)
         error = 0.2 if self.evidence == "modelled" else 0.0
-        return Measurement(job, samples, self.evidence, error, before=state, after=state)
+        return Measurement(job, samples, self.evidence, error, before=state, after=after)
 
 
 class Clock:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -104,6 +105,14 @@ class Device(ABC):
     @abstractmethod
     def identity(self) -> dict[str, str]:
         """What this device is (model, core, emulator and runtime versions with build digests)."""
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Nobody else measures on this device meanwhile; waits, with a warning that says so.
+
+        Only a device whose clock is real needs it.
+        """
+        yield
 
     @abstractmethod
     def run(

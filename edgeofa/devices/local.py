@@ -6,17 +6,22 @@ import hashlib
 import importlib.util
 import os
 import platform
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from importlib import metadata
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
+from filelock import FileLock, Timeout
+
 from edgeofa.devices.base import Device, Evidence, Job, Outcome, Progress
 from edgeofa.devices.native import Arch, runner_path
-from edgeofa.devices.runner import RunnerCommand, measurements, run_jobs
+from edgeofa.devices.runner import RunnerCommand, measurements, probe, run_jobs
 from edgeofa.errors import SetupError, UsageError
+from edgeofa.paths import cache_dir
 from edgeofa.workfolder import work_folder
 
 if TYPE_CHECKING:
@@ -62,7 +67,31 @@ class LocalDevice(Device):
             except SetupError:
                 continue
             facts[backend] = f"{metadata.version(package)} sha256:{_sha256(library)}"
+            if "pinned" not in facts:
+                facts["pinned"] = self._pinned(backend)
         return facts
+
+    def _pinned(self, backend: str) -> str:
+        """Whether one-thread runs really stay on one processor: some containers forbid it."""
+        with work_folder("local") as folder:
+            started = probe(self._command(backend, 1), folder)
+        return "yes, with one thread" if started.pinned else "no"
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        # two runs would pin to the same processor, and each would measure twice the time
+        lock = FileLock(cache_dir() / "measuring.lock", is_singleton=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            warnings.warn(
+                "another edgeofa measures on this machine: waiting until it is done", stacklevel=3
+            )
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
 
     def run(
         self, jobs: Sequence[Job], *, threads: int = 1, progress: Progress | None = None
@@ -70,7 +99,7 @@ class LocalDevice(Device):
         outcomes: list[Outcome] = []
         for backend, group in groupby(jobs, key=lambda job: job.backend):
             part = list(group)
-            with work_folder("local") as folder:
+            with self.exclusive(), work_folder("local") as folder:
                 results = run_jobs(self._command(backend, threads), part, folder, progress=progress)
             outcomes += measurements(part, results, self.evidence)
         return outcomes

@@ -114,6 +114,19 @@ def run_jobs(
     return [outcomes[i] for i in range(len(jobs))]
 
 
+def probe(command: RunnerCommand, folder: Path) -> Started:
+    """What the runner says of itself when it has nothing to do; ``DeviceError`` as ``run_jobs``."""
+    session = _Session(command, folder, job_timeout_s=0.0)
+    for _ in session.run([], []):
+        raise DeviceError("the runner answers jobs that it was not given", where=command.argv[0])
+    if session.started is None:
+        raise DeviceError(
+            f"the runner does not start: {session.log_tail() or 'no message'}",
+            where=command.argv[0],
+        )
+    return session.started
+
+
 def measurement(job: Job, result: JobResult, evidence: Evidence) -> Measurement:
     """The record of a job on a device whose clock is real."""
     record = result.record
@@ -184,6 +197,7 @@ class _Session:
         self.folder = folder
         self.job_timeout_s = job_timeout_s
         self.log = folder / "log"
+        self.started: Started | None = None
 
     def run(self, jobs: Sequence[Job], places: Sequence[int]) -> Iterator[tuple[int, JobOutcome]]:
         """Outcomes of ``places`` in order; ends early when the runner dies."""
@@ -242,6 +256,7 @@ class _Session:
             if isinstance(event, Started):
                 if event.protocol != PROTOCOL:
                     raise self._foreign(f"protocol {event.protocol} instead of {PROTOCOL}")
+                self.started = event
             elif not isinstance(event, End):
                 yield event
 

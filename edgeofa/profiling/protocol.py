@@ -11,9 +11,9 @@ A measured device, one group of blocks (time runs to the right)::
 ``S`` is the sentinel, one block measured again after every 20: when it drifts by more than 3%
 within a round, the machine changed under the measurement; it rests and the round is repeated.
 The state of the device is read before and after each batch, and a batch in which it throttled or
-changed its governor is void. A block's latency is the median of its rounds' medians, its interval
-a bootstrap over rounds. A block is ``ok`` once the half-width is at most 2%, ``unstable`` when
-time runs out before, ``throttled`` when void batches left too few rounds.
+changed its governor or its clock is void. A block's latency is the median of its rounds' medians,
+its interval a bootstrap over rounds. A block is ``ok`` once the half-width is at most 2%,
+``unstable`` when time runs out before, ``throttled`` when void batches left too few rounds.
 
 A modelled device counts executed code and gives the same number every time: one round, one
 invoke, no sentinel; the interval is the model's own error.
@@ -61,6 +61,9 @@ class Rules:
     sentinel_every: int = 20
     #: frequency steps of real boards are larger, run-to-run noise of a quiet one smaller
     sentinel_drift: float = 0.03
+    #: governors step by more (a Raspberry Pi 4 by 100 MHz, at least 6%), averaged readings of an
+    #: unchanged clock vary by less
+    clock_change: float = 0.05
     #: how often a drifting round is repeated before it counts as noise
     round_repeats: int = 2
     #: long enough for a governor's sampling and for a fan; short against a round
@@ -120,7 +123,8 @@ def measure(
     """
     if device.evidence == "measured":
         session = _Session(device, artifacts, backend, sentinel, cold, threads, seed, rules)
-        return session.run(clock, rest)
+        with device.exclusive():
+            return session.run(clock, rest)
     jobs = [Job(artifacts[k], backend, cold=cold) for k in sorted(artifacts)]
     outcomes = device.run(jobs, threads=threads)
     return {k: _modelled(o) for k, o in zip(sorted(artifacts), outcomes, strict=True)}
@@ -229,7 +233,7 @@ class _Session:
         found = self._found[key]
         if isinstance(outcome, Failure):
             found.failures.append(outcome.reason)
-        elif not _steady(outcome.before, outcome.after):
+        elif not _steady(outcome.before, outcome.after, self._rules.clock_change):
             found.void += 1
         else:
             found.medians_ms.append(float(np.median(outcome.samples_ns)) / 1e6)
@@ -255,7 +259,8 @@ class _Session:
     def _estimate(self, key: str) -> Estimate:
         found = self._found[key]
         if not found.medians_ms or len(found.failures) >= 2:
-            reason = found.failures[-1] if found.failures else "every batch was throttled"
+            void = "every batch was throttled, or changed its clock"
+            reason = found.failures[-1] if found.failures else void
             return _failed(self._device.evidence, reason)
         low, middle, high = self._interval(key)
         status: Status = "ok" if self._done(key) else "unstable"
@@ -274,7 +279,10 @@ def _with_sentinels(order: Sequence[str], sentinel: str, every: int) -> Iterator
     yield sentinel, True
 
 
-def _steady(before: DeviceState, after: DeviceState) -> bool:
+def _steady(before: DeviceState, after: DeviceState, clock_change: float) -> bool:
     """Whether a batch ran in one state; what the device does not tell is taken as steady."""
-    throttled = before.throttled or after.throttled
-    return not throttled and before.governor == after.governor
+    if before.throttled or after.throttled or before.governor != after.governor:
+        return False
+    if before.clock_hz is None or after.clock_hz is None:
+        return True
+    return abs(after.clock_hz - before.clock_hz) <= clock_change * before.clock_hz

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -145,6 +149,31 @@ def test_identity_names_builds(device) -> None:
     assert len(identity["litert"].split("sha256:")[1]) == 64
     assert identity["model"]
     assert identity["runner"].startswith("sha256:")
+
+
+def test_identity_says_whether_it_is_pinned(device) -> None:
+    assert device.identity()["pinned"] in ("yes, with one thread", "no")
+
+
+def test_two_never_measure_at_once(tmp_path, monkeypatch) -> None:
+    """The second waits, says so, and goes on when the first has ended, even by ``kill -9``."""
+    monkeypatch.setenv("EDGEOFA_CACHE", str(tmp_path))
+    code = (
+        "import time\n"
+        "from edgeofa.devices.local import LocalDevice\n"
+        "device = LocalDevice()\n"
+        "with device.exclusive(), device.exclusive():\n"
+        "    print('mine', flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    first = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    assert first.stdout is not None
+    assert first.stdout.readline() == b"mine\n"
+    stop = threading.Timer(0.3, first.kill)
+    stop.start()
+    with pytest.warns(UserWarning, match="another edgeofa measures"), LocalDevice().exclusive():
+        assert first.wait(10) == -signal.SIGKILL
+    first.stdout.close()
 
 
 def test_an_unknown_runtime_is_named() -> None:

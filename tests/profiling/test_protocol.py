@@ -116,6 +116,18 @@ def test_drifting_rounds_are_repeated_after_a_rest(artifacts: dict[str, Path]) -
     assert still.rested == 0
 
 
+def test_batches_in_which_the_clock_changed_are_void(artifacts: dict[str, Path]) -> None:
+    # the warm-up is over by the 20th batch, and a round of the rest is 49 of them
+    device = FakeDevice("measured", noise=0.001, slowed=frozenset(range(100, 160)))
+    found = run(device, artifacts)
+    assert {e.status for e in found.values()} == {"ok"}
+    assert {e.rounds for e in found.values()} == {7}
+    slow = FakeDevice("measured", noise=0.001, slowed=frozenset(range(40, 100_000)))
+    found = run(slow, artifacts)
+    assert {e.status for e in found.values()} <= {"throttled", "failed"}
+    assert all("clock" in e.reason for e in found.values() if e.status == "failed")
+
+
 def test_throttled_batches_are_void(artifacts: dict[str, Path]) -> None:
     device = FakeDevice("measured", noise=0.001, throttled=frozenset(range(100, 160)))
     found = run(device, artifacts)
