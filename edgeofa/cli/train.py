@@ -35,6 +35,9 @@ def run(
     ] = None,
     until: Annotated[str | None, typer.Option(help="HH:MM at which the training ends.")] = None,
     steps: Annotated[int | None, typer.Option(help="Number of updates.", min=1)] = None,
+    refine: Annotated[
+        Path | None, typer.Option(help="State of a finished training to refine.")
+    ] = None,
     seed: SeedOption = 0,
     json: JsonOption = False,
 ) -> None:
@@ -45,7 +48,7 @@ def run(
 
     if minutes is None and until is None and steps is None:
         raise UsageError("how long?", hint="--minutes, --until or --steps")
-    progress = train(space, data, out, minutes, until, steps, seed, _log)
+    progress = train(space, data, out, minutes, until, steps, seed, _log, refine)
     if json:
         typer.echo(dumps(progress))
 

@@ -54,7 +54,7 @@ def make_card(
             "subnet_passes": progress.passes,
             "forward_macs": progress.macs,
             "cpu_s": round(progress.cpu_s),
-            "wall_s": round(progress.elapsed_s),
+            "wall_s": round(progress.earlier_s + progress.elapsed_s),
             "threads": 1,
             "recipe": asdict(recipe),
         },

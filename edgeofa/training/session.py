@@ -40,24 +40,29 @@ def train(
     steps: int | None,
     seed: int,
     log: Callable[[str], None],
+    refine: Path | None = None,
 ) -> Progress:
     """Trains the supernet of a space until the first of the limits; resumes the state in ``out``.
 
     The learning rate falls to its end over these limits, so give the same ones when resuming.
+
+    Args:
+        refine: folder of a finished training whose supernet this one refines.
     """
     # one thread a process: two collapse when the machine is shared
     torch.set_num_threads(1)
     space = load_space(space_name)
     trainer = Trainer(
         space=space,
-        recipe=recipe_for(space),
+        recipe=recipe_for(space, refine=refine is not None),
         train=load_images(data, "train"),
         held_out=load_images(data, "held_out"),
         out=out,
         seed=seed,
         log=log,
     )
-    trainer.resume()
+    if not trainer.resume() and refine is not None:
+        trainer.start_from(refine / "state.pt")
     seconds = inf if minutes is None else 60 * minutes
     if until is not None:
         left = seconds_until(until, datetime.now())

@@ -13,7 +13,7 @@ from torch import nn
 from edgeofa.errors import FileFormatError, MissingMaterial
 from edgeofa.paths import atomic_path
 
-__all__ = ["Progress", "load_state", "read_progress", "save_state"]
+__all__ = ["Progress", "load_average", "load_state", "read_progress", "save_state"]
 
 _SCHEMA = 1
 
@@ -31,6 +31,8 @@ class Progress:
     macs: float = 0.0
     #: image passes through any subnet
     passes: int = 0
+    #: seconds of the training that this one started from; its other costs are in the fields above
+    earlier_s: float = 0.0
 
 
 def save_state(
@@ -74,6 +76,23 @@ def read_progress(path: Path, space: str) -> Progress:
         return Progress(**_read(path, space)["progress"])
     except (KeyError, TypeError) as error:
         raise FileFormatError(f"not a training state: {error}", where=path) from error
+
+
+def load_average(path: Path, space: str, model: nn.Module) -> Progress:
+    """Loads an earlier training's averaged weights; returns a new start that carries its costs."""
+    content = _read(path, space)
+    try:
+        model.load_state_dict(content["average"])
+        before = Progress(**content["progress"])
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise FileFormatError(f"not a training state: {error}", where=path) from error
+    return Progress(
+        images=before.images,
+        cpu_s=before.cpu_s,
+        macs=before.macs,
+        passes=before.passes,
+        earlier_s=before.earlier_s + before.elapsed_s,
+    )
 
 
 def load_state(

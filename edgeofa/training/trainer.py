@@ -24,7 +24,7 @@ from edgeofa.training.fast import fast_path
 from edgeofa.training.imagenet import find_lite0_weights, load_lite0
 from edgeofa.training.recalibrate import subnet_accuracy
 from edgeofa.training.recipe import Recipe
-from edgeofa.training.state import Progress, load_state, save_state
+from edgeofa.training.state import Progress, load_average, load_state, save_state
 
 __all__ = ["Budget", "Trainer"]
 
@@ -102,6 +102,11 @@ class Trainer:
     @property
     def state_path(self) -> Path:
         return self.out / "state.pt"
+
+    def start_from(self, state: Path) -> None:
+        """Starts from the averaged weights of an earlier training, whose costs count on."""
+        self.progress = load_average(state, self.space.name, self.supernet)
+        self.average.load_state_dict(self.supernet.state_dict())
 
     def resume(self) -> bool:
         """Continues from the state in ``out`` where there is one."""
