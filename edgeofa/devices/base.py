@@ -71,7 +71,6 @@ class Measurement:
     evidence: Evidence
     #: relative half-width of the model's own 95% error, 0 for a measured time
     model_error: float = 0.0
-    load_ns: float | None = None
     output: NDArray[Any] | None = None
     before: DeviceState = DeviceState()
     after: DeviceState = DeviceState()

@@ -131,20 +131,19 @@ def library_path(backend: str) -> Path:
 
 
 def _litert_library() -> Path:
-    for module in ("ai_edge_litert", "tflite_runtime"):
-        library = _package_folder(module) / "libLiteRt.so"
-        if library.is_file():
-            version = metadata.version(module.replace("_", "-"))
-            if version.split(".")[0] != _LITERT_MAJOR:
-                raise SetupError(
-                    f"LiteRT {version}: the runner knows {_LITERT_MAJOR}.x",
-                    where=library,
-                    hint="pip install ai-edge-litert==2.3.0",
-                )
-            return library
-    raise SetupError(
-        "libLiteRt.so is missing", where="host", hint="pip install ai-edge-litert==2.3.0"
-    )
+    library = _package_folder("ai_edge_litert") / "libLiteRt.so"
+    if not library.is_file():
+        raise SetupError(
+            "libLiteRt.so is missing", where="host", hint="pip install ai-edge-litert==2.3.0"
+        )
+    version = metadata.version("ai-edge-litert")
+    if version.split(".")[0] != _LITERT_MAJOR:
+        raise SetupError(
+            f"LiteRT {version}: the runner knows {_LITERT_MAJOR}.x",
+            where=library,
+            hint="pip install ai-edge-litert==2.3.0",
+        )
+    return library
 
 
 def _onnxruntime_library() -> Path:

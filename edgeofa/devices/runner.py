@@ -134,7 +134,6 @@ def measurement(job: Job, result: JobResult, evidence: Evidence) -> Measurement:
         job=job,
         samples_ns=record.samples_ns,
         evidence=evidence,
-        load_ns=float(record.load_ns),
         output=result.output,
         before=_device_state(record.before),
         after=_device_state(record.after),

@@ -34,11 +34,3 @@ def energy_mj(target: Target, latency_ms: float, threads: int = 1) -> Energy | N
         (idle.low + threads * core.low) * latency_ms,
         (idle.high + threads * core.high) * latency_ms,
     )
-
-
-def net_energy_mj(target: Target, latency_ms: float, threads: int = 1) -> Energy | None:
-    """Net energy of one inference: what the busy cores draw beyond the idle board."""
-    if target.power is None:
-        return None
-    core = target.power.core_w
-    return Energy(*(threads * watts * latency_ms for watts in (core.value, core.low, core.high)))

@@ -77,12 +77,11 @@ def _norm_coefficients(
 
     ``sums``: sums of d and of d*z per channel.
     """
-    total, product = sums[0].float(), sums[1].float()
+    total = sums[0].float()
     inverse = torch.rsqrt(var + epsilon)
     dgamma = (sums[1] - sums[0] * mean).float() * inverse
     k2 = scale * inverse * dgamma / -rows
     k3 = torch.addcmul(scale * total / -rows, k2, mean, value=-1.0)
-    del product
     if dvar is not None:
         slope = dvar * (2 / rows)
         k2 = k2 + slope

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeofa.emulation.energy import energy_mj, net_energy_mj
+from edgeofa.emulation.energy import energy_mj
 from edgeofa.emulation.model import (
     CORTEX_A72,
     CoreModel,
@@ -113,7 +113,4 @@ def test_energy_is_power_times_time() -> None:
     assert gross is not None
     assert gross.mj == pytest.approx((idle.value + 4 * core.value) * 20)
     assert gross.low_mj < gross.mj < gross.high_mj
-    net = net_energy_mj(target, 20.0, 4)
-    assert net is not None
-    assert net.mj == pytest.approx(gross.mj - idle.value * 20)
     assert energy_mj(load_target("host"), 20.0) is None
