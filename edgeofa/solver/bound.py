@@ -1,0 +1,301 @@
+"""A proven ceiling on what a predictor that is a ReLU network says of any subnet in the budget.
+
+Every sum before a ReLU is enclosed in an interval that holds for all subnets within the budget, and
+the ReLU between two lines that hold on it (Zhang et al. 2018, "Efficient neural network robustness
+certification with general activation functions", CROWN). Put one into the other, the network is
+below a linear function of its inputs. That is maximised over real subnets, not over a box: by one
+priced budget for the many inner sums (``relaxed``), by the exact solver for the output.
+
+Branch and bound splits the subnets by resolution, then by the depth of a stage, then by the option
+of a layer, always where the ceiling is highest, until the time is over or the ceiling meets the
+best known subnet: down to single subnets it is exact.
+
+Floating-point errors go outwards: every linear function is lifted by 1e-12 of the sum of the
+absolute values that went into it, some hundred times what double precision can lose.
+
+The proof is about the network, not about the accuracy that it predicts.
+"""
+
+from __future__ import annotations
+
+import heapq
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from math import ceil, floor, inf
+
+import numpy as np
+
+from edgeofa.accuracy.mlp import AnyFloats, MlpAccuracy, Network
+from edgeofa.errors import NoSubnetFits, UsageError
+from edgeofa.solver.choices import Choices, Floats, RowFeatures
+from edgeofa.solver.exact import k_best
+from edgeofa.solver.problem import Bools, Limits, Problem, StageSlots
+from edgeofa.solver.relaxed import Part
+
+_ROUNDING = 1e-12
+_BITS = 40
+
+
+@dataclass(frozen=True)
+class Bound:
+    """``value``: no subnet within the limits is predicted better.
+
+    ``root`` is the ceiling before any split, ``interval`` the one of interval arithmetic alone.
+    ``closed``: the ceiling met the value that was to be proven best.
+    """
+
+    value: float
+    root: float
+    interval: float
+    nodes: int
+    seconds: float
+    closed: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Line:
+    """Lines around a ReLU on an interval: ``low * z <= relu(z) <= up * z + lift``."""
+
+    low: Floats
+    up: Floats
+    lift: Floats
+
+
+def relu_lines(low: Floats, high: Floats) -> Line:
+    """The chord above; below, the one of 0 and z that leaves the smaller triangle."""
+    unstable = (low < 0) & (high > 0)
+    width = np.where(unstable, high - low, 1.0)
+    on = (low >= 0).astype(np.float64)
+    chord = np.where(unstable, high / width, on)
+    lift = np.where(unstable, -chord * low, 0.0)
+    below = np.where(unstable, (high >= -low).astype(np.float64), on)
+    return Line(below, chord, lift)
+
+
+Lines = Callable[[Floats, Floats], Line]
+
+
+def interval_ceiling(network: Network, part: Part) -> float:
+    """The output's upper end by interval arithmetic after the first layer."""
+    weight, bias = network.weights[0], network.biases[0]
+    high, low = part.maximise(weight, bias), -part.maximise(-weight, -bias)
+    for weight, bias in zip(network.weights[1:], network.biases[1:], strict=True):
+        low, high = _interval(np.maximum(low, 0), np.maximum(high, 0), weight, bias)
+    return float(high[0])
+
+
+def _interval(
+    low: Floats, high: Floats, weight: AnyFloats, bias: AnyFloats
+) -> tuple[Floats, Floats]:
+    up, down = np.maximum(weight, 0), np.minimum(weight, 0)
+    margin = _ROUNDING * (np.abs(weight) @ np.maximum(np.abs(low), np.abs(high)) + np.abs(bias))
+    return up @ low + down @ high + bias - margin, up @ high + down @ low + bias + margin
+
+
+def crown_line(
+    network: Network, part: Part, lines: Lines = relu_lines
+) -> tuple[AnyFloats, AnyFloats, float]:
+    """A linear function of the inputs above the network on ``part``: slopes, offset, ceiling.
+
+    ``lines`` is only changed to test that unsound lines are found out.
+    """
+    around: list[Line] = []
+    low = high = np.zeros(0)
+    for k, (weight, bias) in enumerate(zip(network.weights, network.biases, strict=True)):
+        last = k == len(network.weights) - 1
+        both = weight if last else np.concatenate([weight, -weight])
+        start = bias if last else np.concatenate([bias, -bias])
+        slopes, offsets = _back(network, around, both, start)
+        ends = part.maximise(slopes, offsets)
+        if k:
+            # what interval arithmetic says from here is as true, and sometimes less
+            plain_low, plain_high = _interval(np.maximum(low, 0), np.maximum(high, 0), weight, bias)
+        if last:
+            return slopes, offsets, float(min(ends[0], plain_high[0]))
+        high, low = ends[: len(weight)], -ends[len(weight) :]
+        if k:
+            low, high = np.maximum(low, plain_low), np.minimum(high, plain_high)
+        around.append(lines(low, high))
+    raise UsageError("a network without layers has no ceiling")
+
+
+def _back(
+    network: Network, around: list[Line], slopes: AnyFloats, offsets: AnyFloats
+) -> tuple[AnyFloats, AnyFloats]:
+    """Functions of a layer's inputs as functions of the network's inputs that are above them."""
+    size, total = np.abs(slopes), np.abs(offsets)
+    for line, weight, bias in zip(
+        around[::-1],
+        network.weights[: len(around)][::-1],
+        network.biases[: len(around)][::-1],
+        strict=True,
+    ):
+        positive, negative = np.maximum(slopes, 0), np.minimum(slopes, 0)
+        total = total + size @ line.lift
+        size = size * np.maximum(line.up, line.low)
+        total = total + size @ np.abs(bias)
+        offsets = offsets + positive @ line.lift
+        slopes = positive * line.up + negative * line.low
+        offsets = offsets + slopes @ bias
+        slopes, size = slopes @ weight, size @ np.abs(weight)
+    return slopes, offsets + _ROUNDING * (total + size.sum(axis=1))
+
+
+def bound(
+    problem: Problem,
+    limits: Limits,
+    *,
+    best: float = -inf,
+    seconds: float = 10.0,
+    max_nodes: int = 1_000_000,
+) -> Bound:
+    """The ceiling over all subnets within ``limits``, as low as the time makes it.
+
+    Args:
+        best: the value of a known subnet; the search ends when the ceiling is down to it.
+
+    Raises:
+        UsageError: the accuracy model is not a network (an additive one is solved exactly).
+        NoSubnetFits: there is no subnet within the limits.
+    """
+    model = problem.accuracy
+    if not isinstance(model, MlpAccuracy):
+        raise UsageError(
+            "only a predictor that is a network needs a bound",
+            hint="an additive model's optimum is exact: edgeofa.solver.select",
+        )
+    start = time.perf_counter()
+    choices = Choices(problem, limits)
+    tree = _Tree(choices, RowFeatures(choices, model), model.network)
+    heap: list[tuple[float, int, _Node]] = []
+    count = 0
+    interval = -inf
+    for node in tree.roots():
+        count += 1
+        interval = max(interval, interval_ceiling(model.network, node.part))
+        heapq.heappush(heap, (-node.ceiling, count, node))
+    if not heap:
+        raise NoSubnetFits("no subnet is within the budgets", where=f"space {problem.space.name}")
+    root = -heap[0][0]
+    done = -inf  # the highest ceiling of single subnets, which cannot be split
+    while heap and -heap[0][0] > max(best, done):
+        if time.perf_counter() - start > seconds or count >= max_nodes:
+            break
+        node = heapq.heappop(heap)[2]
+        children = list(tree.split(node))
+        if not children and tree.single(node):
+            done = max(done, node.ceiling)
+        for child in children:
+            count += 1
+            # a child's subnets are the parent's too
+            ceiling = min(child.ceiling, node.ceiling)
+            heapq.heappush(heap, (-ceiling, count, replace(child, ceiling=ceiling)))
+    value = max(done, -heap[0][0] if heap else -inf)
+    closed = not heap or -heap[0][0] <= max(best, done)
+    return Bound(
+        max(value, best), root, interval, count, time.perf_counter() - start, closed=closed
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Node:
+    part: Part
+    ceiling: float
+    spread: Floats  # (slots,) how much the option of a layer can change the linear ceiling
+
+
+class _Tree:
+    """Parts of the space and how they are split."""
+
+    def __init__(self, choices: Choices, features: RowFeatures, network: Network):
+        self._choices, self._features, self._network = choices, features, network
+
+    def roots(self) -> Iterator[_Node]:
+        at = self._choices
+        depths = tuple(tuple(d.tolist()) for d in at.depths)
+        for r in at.resolutions.tolist():
+            options = at.allowed[r, :, :-1] & (
+                np.arange(at.allowed.shape[2] - 1) < at.options[:, None]
+            )
+            yield from self._node(Part(at, self._features, r, depths, options))
+
+    def single(self, node: _Node) -> bool:
+        part = node.part
+        return all(len(d) == 1 for d in part.depths) and not self._free(part).any()
+
+    def split(self, node: _Node) -> Iterator[_Node]:
+        """By a stage's depth where one is open, else by the layer that matters most."""
+        part, at = node.part, self._choices
+        stage = max(range(len(part.depths)), key=lambda i: len(part.depths[i]))
+        if len(part.depths[stage]) > 1:
+            for depth in part.depths[stage]:
+                depths = (*part.depths[:stage], (depth,), *part.depths[stage + 1 :])
+                yield from self._node(
+                    Part(at, self._features, part.resolution, depths, part.options)
+                )
+            return
+        free = self._free(part)
+        if not free.any():
+            return
+        slot = int(np.where(free, node.spread, -1).argmax())
+        for option in np.flatnonzero(part.options[slot]).tolist():
+            options = part.options.copy()
+            options[slot] = False
+            options[slot, option] = True
+            yield from self._node(Part(at, self._features, part.resolution, part.depths, options))
+
+    def _free(self, part: Part) -> Bools:
+        """(slots,) layers that are there and have more than one option left."""
+        there = np.zeros(self._choices.slots, dtype=np.bool_)
+        for start, depths in zip(self._choices.starts.tolist(), part.depths, strict=True):
+            there[start : start + depths[-1]] = True
+        free: Bools = np.logical_and(there, part.options.sum(axis=1) > 1)
+        return free
+
+    def _node(self, part: Part) -> Iterator[_Node]:
+        """The node, or nothing where no subnet of the part is within the limits."""
+        if part.empty:
+            return
+        slopes, offsets, ceiling = crown_line(self._network, part)
+        scores, rest = part.scores(slopes, offsets)
+        exact = self._exact(part, scores[0], float(rest[0]))
+        if exact is None:
+            return
+        highest = np.where(part.options, scores[0], -np.inf).max(axis=1)
+        lowest = np.where(part.options, scores[0], np.inf).min(axis=1)
+        spread = np.where(part.options.any(axis=1), highest - lowest, 0.0)
+        yield _Node(part, min(ceiling, exact), spread)
+
+    def _exact(self, part: Part, scores: Floats, rest: float) -> float | None:
+        """The exact maximum of a linear function over the part's subnets, rounded up."""
+        problem = self._choices.problem
+        most = max(float(np.abs(scores).max()), 1e-9)
+        unit = 2.0 ** (floor(np.log2(most)) + 6 - _BITS)
+        allowed = np.zeros_like(problem.allowed)
+        allowed[part.resolution] = True
+        stages, slot = [], 0
+        for stage, depths in zip(problem.stages, part.depths, strict=True):
+            slots = []
+            for s in stage.slots:
+                n = len(s.layers)
+                units = np.ceil(scores[slot, :n] / unit).astype(np.int64)
+                mask = np.zeros_like(s.allowed)
+                mask[part.resolution] = part.options[slot, :n]
+                slots.append(
+                    replace(s, scores=np.broadcast_to(units, s.scores.shape), allowed=mask)
+                )
+                slot += 1
+            stages.append(StageSlots(depths, tuple(slots)))
+        linear = replace(
+            problem,
+            allowed=allowed,
+            stages=tuple(stages),
+            fixed_scores=np.zeros_like(problem.fixed_scores),
+            score_unit=unit,
+        )
+        ranking = k_best(linear, self._choices.limits, 1)
+        if not ranking.best and ranking.proven:
+            return None
+        lift = _ROUNDING * (np.abs(scores).max(axis=1).sum() + abs(rest))
+        return float(ceil(ranking.bound) * unit + rest + lift)
