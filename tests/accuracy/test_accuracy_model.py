@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from tiny_space import tiny_space
+from torch import Tensor
 
 from edgeofa.accuracy.features import space_digest, subnet_macs, summary
 from edgeofa.accuracy.fit import fit_accuracy, kendall_tau
@@ -186,10 +188,61 @@ def test_measuring_goes_on_where_it_stopped(
 def test_a_corrupt_journal_is_refused(
     small: tuple[Space, Supernet, Images], tmp_path: Path
 ) -> None:
-    space, _, _ = small
+    space, supernet, images = small
     journal = tmp_path / "journal.jsonl"
+    measure_subnets(supernet, [], images.pixels, images, journal)
+    identity = journal.read_text()
     good = json.dumps({"subnet": str(space.smallest()), "accuracy": 0.5})
     bad = json.dumps({"subnet": str(space.smallest()), "accuracy": 7})
-    journal.write_text(f"{bad}\n{good}\n")
-    with pytest.raises(FileFormatError, match="line 1"):
+    journal.write_text(f"{identity}{bad}\n{good}\n")
+    with pytest.raises(FileFormatError, match="line 2"):
         read_journal(journal, space)
+    # a whole last line that is wrong was not cut off: it is not dropped
+    journal.write_text(f"{identity}{good}\n{bad}\n")
+    with pytest.raises(FileFormatError, match="line 3"):
+        read_journal(journal, space)
+
+
+def test_a_journal_of_other_weights_or_images_is_refused(
+    small: tuple[Space, Supernet, Images], tmp_path: Path
+) -> None:
+    space, supernet, images = small
+    journal = tmp_path / "journal.jsonl"
+    subnet = space.smallest()
+    measure_subnets(supernet, [subnet], images.pixels, images, journal)
+    before = journal.read_bytes()
+
+    def refused(says: str, supernet: Supernet, recalibration: Tensor, images: Images) -> None:
+        with pytest.raises(FileFormatError, match=says):
+            measure_subnets(supernet, [subnet], recalibration, images, journal)
+
+    other = Images(images.pixels, images.labels.flip(0))
+    refused("other images", supernet, images.pixels, other)
+    refused("other recalibration", supernet, images.pixels[:10], images)
+    refused("other weights", Supernet(space), images.pixels, images)
+    journal.write_text(before.decode().split("\n", 1)[1])
+    refused("does not say which weights", supernet, images.pixels, images)
+    journal.write_bytes(before)
+    lock = FileLock(tmp_path / ".journal.jsonl.lock")
+    with lock, pytest.raises(UsageError, match="another process"):
+        measure_subnets(supernet, [subnet], images.pixels, images, journal)
+    assert journal.read_bytes() == before
+
+
+def test_what_was_measured_is_never_written_again(
+    small: tuple[Space, Supernet, Images], tmp_path: Path
+) -> None:
+    """A full disk in the middle leaves every finished subnet."""
+    space, supernet, images = small
+    journal = tmp_path / "journal.jsonl"
+    subnets = sample_subnets(space, 3, 0)
+    measure_subnets(supernet, subnets[:2], images.pixels, images, journal)
+    before = journal.read_bytes()
+
+    def stop(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        measure_subnets(supernet, subnets, images.pixels, images, journal, stop)
+    assert journal.read_bytes().startswith(before)
+    assert len(read_journal(journal, space)) == 3
