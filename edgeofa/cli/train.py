@@ -177,7 +177,10 @@ def card(
     facts = judge(supernet, calibration, train, test, journal, recalibration, seed, _log)
     accuracy = load_accuracy(bundle / "accuracy.json", space)
     progress = read_progress(state / "state.pt", space.name)
-    record = make_card(space, recipe_for(space), progress, facts, accuracy, len(train))
+    recipes = [recipe_for(space)]
+    if progress.earlier_s > 0:
+        recipes.append(recipe_for(space, refine=True))
+    record = make_card(space, recipes, progress, facts, accuracy, len(train))
     write_card(record, accuracy, bundle)
     if json:
         typer.echo(dumps(record))

