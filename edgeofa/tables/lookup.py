@@ -21,13 +21,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
+from typing import cast, get_args
 
 from edgeofa import __version__
-from edgeofa.errors import FileFormatError, MissingMaterial
+from edgeofa.errors import FileFormatError, MissingMaterial, UsageError
 from edgeofa.graph.ir import DType
+from edgeofa.paths import table_dirs
 from edgeofa.spaces.space import Block, Space
 from edgeofa.tables.export import lookup_name
+from edgeofa.tables.store import write_table
 from edgeofa.tables.table import Header, Row, Table
+from edgeofa.targets import load_target, target_names
 
 _MAX_BYTES = 4 << 20
 _MAX_ENTRIES = 20_000
@@ -166,6 +170,47 @@ def import_lookups(paths: Sequence[Path], space: Space, origin: Origin) -> Table
         additivity=None,
     )
     return Table(header, {key: rows[key] for key in sorted(rows)})
+
+
+def store_lookups(
+    paths: Sequence[Path],
+    space: Space,
+    *,
+    target: str,
+    device: str,
+    backend: str,
+    precision: str,
+    threads: int,
+    runtime: str,
+    date: str,
+    folder: Path | None = None,
+) -> tuple[Path, Table]:
+    """Import look-up files and write the table, by default among the user's own.
+
+    The digest is that of the target file of this name where there is one, so that the table counts
+    as made for it; otherwise it says that there was none.
+
+    Raises:
+        UsageError: a name or precision that no table can have.
+    """
+    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,63}", target):
+        raise UsageError(f"not a target's name: {target[:80]!r}", hint="such as note10")
+    if not re.fullmatch(r"[a-z][a-z0-9_]{0,31}", backend):
+        raise UsageError(f"not a back end's name: {backend[:80]!r}", hint="such as litert")
+    if precision not in get_args(DType):
+        raise UsageError(f"no precision {precision[:80]!r}", hint="float32 or int8")
+    known = target in target_names()
+    origin = Origin(
+        target=target,
+        target_digest=load_target(target).digest if known else "no target file",
+        device=device,
+        backend=backend,
+        precision=cast(DType, precision),
+        threads=threads,
+        runtime=runtime,
+        date=date,
+    )
+    return write_table(import_lookups(paths, space, origin), folder or table_dirs()[0])
 
 
 def _entries_of(
