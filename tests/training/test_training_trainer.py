@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from datetime import datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from tiny_space import tiny_space
 
+from edgeofa.accuracy.fit import fit_accuracy
+from edgeofa.accuracy.measure import sample_subnets
 from edgeofa.elastic.checkpoint import load_supernet
 from edgeofa.errors import FileFormatError, MissingMaterial, UsageError
 from edgeofa.spaces import Space, load_space
+from edgeofa.training.card import make_card, write_card
 from edgeofa.training.data import Images
 from edgeofa.training.fast import fast_path
 from edgeofa.training.imagenet import load_lite0
-from edgeofa.training.publish import export_weights, judge
+from edgeofa.training.publish import CalibrationCost, Facts, SubnetResult, export_weights, judge
 from edgeofa.training.recalibrate import subnet_accuracy
 from edgeofa.training.recipe import Phase, Recipe, recipe_for
 from edgeofa.training.session import seconds_until
-from edgeofa.training.state import read_progress
-from edgeofa.training.synthesize import nearness, synthesize
+from edgeofa.training.state import Progress, read_progress
+from edgeofa.training.synthesize import Nearness, nearness, synthesize
 from edgeofa.training.trainer import Budget, Trainer
 
 _RECIPE = Recipe(
@@ -131,6 +136,48 @@ def test_nearness_finds_a_copy_and_a_mirrored_one() -> None:
     assert mirrored.largest_correlation > 0.999
     far = nearness(255 - training[:4], training)
     assert far.smallest_distance > 5
+
+
+def test_a_refinement_starts_from_the_average_and_carries_the_costs(
+    space: Space, tmp_path: Path
+) -> None:
+    first = trainer(space, tmp_path / "first", average=0.5)
+    first.run(Budget(steps=3))
+    second = trainer(space, tmp_path / "second")
+    second.start_from(first.state_path)
+    assert torch.equal(weights(second), weights(first))
+    assert (second.progress.step, second.progress.images) == (0, first.progress.images)
+    assert second.progress.earlier_s == first.progress.elapsed_s
+    second.run(Budget(steps=1))
+    assert second.progress.images == first.progress.images + 16
+    assert second.progress.cpu_s > first.progress.cpu_s
+
+
+def test_a_card_states_the_figures(space: Space, tmp_path: Path) -> None:
+    facts = Facts(
+        test_images=400,
+        results=(
+            SubnetResult("largest", str(space.largest()), 3_000_000, 0.9, None),
+            SubnetResult("random 0", str(space.smallest()), 1_000_000, 0.64, 0.62),
+        ),
+        calibration=CalibrationCost(1, 2000, 256, 2.0, 2.0),
+        nearness=Nearness(30.0, 50.0, 0.8, 0.5),
+        nearness_test=Nearness(17.0, 41.0, 0.97, 0.7),
+    )
+    rng = np.random.default_rng(0)
+    pairs = [(s, float(rng.uniform(0.5, 0.9))) for s in sample_subnets(space, 60, 0)]
+    accuracy = fit_accuracy(space, pairs, 500, "made up")
+    progress = Progress(step=7, images=90_000, cpu_s=10, passes=270_000, macs=2e12)
+    recipes = [_RECIPE, dataclasses.replace(_RECIPE, rate=0.01)]
+    write_card(make_card(space, recipes, progress, facts, accuracy, 45_000), accuracy, tmp_path)
+    card = json.loads((tmp_path / "card.json").read_text())
+    assert card["training"]["epochs"] == 2
+    assert [r["rate"] for r in card["training"]["recipes"]] == [0.05, 0.01]
+    assert card["accuracy"][1]["accuracy_synthetic"] == 0.62
+    text = (tmp_path / "card.md").read_text()
+    for figure in ("90,000 images", "(2.0 epochs)", "| 64.00% | 62.00% |", "2.00 points", "30.0"):
+        assert figure in text
+    assert "then refined" in text
 
 
 def test_broken_states_are_refused(space: Space, tmp_path: Path) -> None:
