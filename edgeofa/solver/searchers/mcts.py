@@ -23,6 +23,8 @@ from edgeofa.solver.searchers.base import Search, Searcher
 
 _COMPLETIONS = 64
 _FIRST = 32
+#: the cost of what is not allowed
+_FORBIDDEN = 1 << 50
 
 
 @dataclass
@@ -88,28 +90,59 @@ class _Decisions:
 
     def __init__(self, choices: Choices):
         self._choices = choices
-        costs = np.where(choices.allowed[..., None], choices.costs, 1 << 50)[:, :, :-1]
-        real = np.arange(costs.shape[2]) < choices.options[:, None]
-        self._least = np.where(real[None, :, :, None], costs, 1 << 50).min(axis=2)  # (r, slots, 3)
+        self._starts: list[int] = choices.starts.tolist()
+        self._depths: list[list[int]] = [d.tolist() for d in choices.depths]
+        self._counts: list[int] = choices.options.tolist()
         limits = choices.limits.sums
-        self._limited = [a for a, limit in enumerate(limits) if limit is not None]
-        self._most = np.array([limits[a] or 0 for a in self._limited])
+        axes = [a for a, limit in enumerate(limits) if limit is not None]
+        self._most = [limits[a] or 0 for a in axes]
+        costs = np.where(choices.allowed[..., None], choices.costs, _FORBIDDEN)[:, :, :-1]
+        real = np.arange(costs.shape[2]) < choices.options[:, None]
+        least = np.where(real[None, :, :, None], costs, _FORBIDDEN).min(axis=2)
+        # plain lists: one decision at a time is made of them; [axis][resolution][slot][option]
+        self._costs = [costs[..., a].tolist() for a in axes]
+        self._least = [least[..., a].tolist() for a in axes]
+        self._fixed = [choices.problem.fixed_costs[:, a].tolist() for a in axes]
 
     def start(self) -> _State:
         return ()
 
     def options(self, state: _State) -> list[int]:
-        """What may be decided next; empty when all is."""
-        at = self._choices
+        """What may be decided next; empty when all is.
+
+        Left out is what even the cheapest completion is over a budget after; where that is
+        everything, nothing is left out.
+        """
         if not state:
-            every = [int(r) for r in at.resolutions]
+            every = [int(r) for r in self._choices.resolutions]
+            shortest = [d[0] for d in self._depths]
+            added = [[self._rest(a, r, shortest) for r in every] for a in range(len(self._most))]
+            spent = [0] * len(self._most)
         else:
             place = self._place(state)
             if place is None:
                 return []
             stage, slot = place
-            every = at.depths[stage].tolist() if slot < 0 else list(range(int(at.options[slot])))
-        return [o for o in every if self._possible((*state, o))] or every
+            every = self._depths[stage] if slot < 0 else list(range(self._counts[slot]))
+            spent, added = [], []
+            for a in range(len(self._most)):
+                base = self._cheapest(a, state)
+                least, costs = self._least[a][state[0]], self._costs[a][state[0]]
+                if slot < 0:
+                    start, least_depth = self._starts[stage], self._depths[stage][0]
+                    grown = [sum(least[start + least_depth : start + d]) for d in every]
+                else:
+                    grown = [costs[slot][o] - least[slot] for o in every]
+                spent.append(base)
+                added.append(grown)
+        possible = [
+            option
+            for n, option in enumerate(every)
+            if all(
+                s + more[n] <= most for s, more, most in zip(spent, added, self._most, strict=True)
+            )
+        ]
+        return possible or every
 
     def take(self, state: _State, option: int) -> _State:
         return (*state, option)
@@ -128,7 +161,7 @@ class _Decisions:
     def _place(self, state: _State) -> tuple[int, int] | None:
         """(stage, slot) of the next decision, slot -1 for the depth; None at the end."""
         n = 1
-        for stage, start in enumerate(self._choices.starts.tolist()):
+        for stage, start in enumerate(self._starts):
             if n == len(state):
                 return stage, -1
             depth = state[n]
@@ -141,7 +174,7 @@ class _Decisions:
         row = np.full(1 + self._choices.slots, -1, dtype=np.int64)
         row[0] = state[0]
         n = 1
-        for start in self._choices.starts.tolist():
+        for start in self._starts:
             if n >= len(state):
                 break
             layers = state[n + 1 : n + 1 + state[n]]
@@ -149,22 +182,25 @@ class _Decisions:
             n += 1 + state[n]
         return row
 
-    def _possible(self, state: _State) -> bool:
-        """Whether the cheapest completion is within each budget, taken alone."""
-        if not self._limited:
-            return True
-        at, r = self._choices, state[0]
-        total = at.problem.fixed_costs[r].copy()
-        n = 1
-        for stage, start in enumerate(at.starts.tolist()):
-            depth = state[n] if n < len(state) else int(at.depths[stage][0])
+    def _rest(self, axis: int, r: int, depths: list[int]) -> int:
+        """The least that a network of these depths costs at a resolution."""
+        least = self._least[axis][r]
+        inside = sum(
+            sum(least[start : start + depth])
+            for start, depth in zip(self._starts, depths, strict=True)
+        )
+        return int(self._fixed[axis][r] + inside)
+
+    def _cheapest(self, axis: int, state: _State) -> int:
+        """The least that a network costs that begins with these decisions."""
+        r, n = state[0], 1
+        costs, least = self._costs[axis][r], self._least[axis][r]
+        total = int(self._fixed[axis][r])
+        for start, depths in zip(self._starts, self._depths, strict=True):
+            depth = state[n] if n < len(state) else depths[0]
             decided = state[n + 1 : n + 1 + depth]
-            for j in range(depth):
-                if j < len(decided):
-                    if not at.allowed[r, start + j, decided[j]]:
-                        return False
-                    total += at.costs[r, start + j, decided[j]]
-                else:
-                    total += self._least[r, start + j]
+            for j, option in enumerate(decided):
+                total += costs[start + j][option]
+            total += sum(least[start + len(decided) : start + depth])
             n += 1 + depth
-        return bool((total[self._limited] <= self._most).all())
+        return total

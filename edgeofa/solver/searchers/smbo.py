@@ -39,7 +39,7 @@ class ModelBasedSearch(Searcher):
     first: int = 100
     candidates: int = 100
     random_share: float = 0.1
-    batch: int = 10
+    batch: int = 20
     ridge: float = 1.0
 
     def run(self, search: Search) -> None:
