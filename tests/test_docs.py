@@ -46,6 +46,12 @@ def test_every_verb_has_a_page_that_names_its_options(verb: str) -> None:
                 assert f"`{option}" in text, f"{page.name} does not name {option} of {verb}"
 
 
+@pytest.mark.parametrize("verb", [name for name, _ in _verbs()])
+def test_every_verb_answers_in_json(verb: str) -> None:
+    options = {o for p in dict(_verbs())[verb].params for o in p.opts}  # type: ignore[attr-defined]
+    assert "--json" in options
+
+
 def _keys(model: type[BaseModel]) -> set[str]:
     keys: set[str] = set()
     for name, field in model.model_fields.items():

@@ -105,14 +105,24 @@ def export(
     table: Name,
     form: Annotated[str, typer.Option("--format", help="json, ofa-json or ofa-yaml.")] = "json",
     out: Annotated[Path | None, typer.Option(help="File; stdout by default.")] = None,
+    json: Annotated[
+        bool, typer.Option("--json", help="Say in JSON what was written to --out.")
+    ] = False,
 ) -> None:
     """A table for other tools: whole as JSON, or as a once-for-all look-up table."""
+    from edgeofa.errors import UsageError
+    from edgeofa.jsonio import dumps
     from edgeofa.paths import write_atomic
     from edgeofa.tables.export import check_format, export_table
     from edgeofa.tables.store import open_table
 
-    text = export_table(open_table(table)[1], check_format(form))
+    if json and out is None:
+        raise UsageError("without --out the table itself is printed", hint="--format json")
+    path, found = open_table(table)
+    text = export_table(found, check_format(form))
     if out is None:
         typer.echo(text)
-    else:
-        write_atomic(out, text + "\n")
+        return
+    write_atomic(out, text + "\n")
+    if json:
+        typer.echo(dumps({"table": path, "format": form, "rows": len(found.rows), "file": out}))

@@ -37,9 +37,14 @@ def show(target: Name, json: Json = False) -> None:
 
 
 @app.command()
-def validate(target: Name) -> None:
+def validate(target: Name, json: Json = False) -> None:
     """Check a target file; the first mistake is named with its line."""
-    from edgeofa.targets import load_target
+    from edgeofa.jsonio import dumps
+    from edgeofa.targets import load_target, target_path
 
     found = load_target(target)
+    if json:
+        record = {"file": target_path(target), "name": found.name, "digest": found.digest}
+        typer.echo(dumps(record))
+        return
     typer.echo(f"{target} is a valid target ({found.name}, digest {found.digest})")

@@ -59,16 +59,20 @@ def export(
     data: DataOption,
     state: Annotated[Path, typer.Option(help="Folder of the training's state.")],
     bundle: BundleOption,
+    json: JsonOption = False,
 ) -> None:
     """Write a training's averaged weights into a bundle."""
+    from edgeofa.jsonio import dumps
     from edgeofa.training.data import load_images
     from edgeofa.training.publish import export_weights
 
     _one_thread()
     recalibration = load_images(data, "train").first(1000).pixels
     weights = bundle / "weights.safetensors"
-    export_weights(state / "state.pt", _space(space), recalibration, weights)
+    progress = export_weights(state / "state.pt", _space(space), recalibration, weights)
     _log(f"wrote {weights}")
+    if json:
+        typer.echo(dumps({"file": weights, "training": progress}))
 
 
 @app.command()
@@ -82,11 +86,13 @@ def synthesize(
         Path | None, typer.Option(help="calibration.npz of an earlier checkpoint to go on from.")
     ] = None,
     seed: SeedOption = 0,
+    json: JsonOption = False,
 ) -> None:
     """Make a bundle's calibration images: noise whose statistics match the data's."""
     import torch
 
     from edgeofa.elastic.bundles import load_calibration
+    from edgeofa.jsonio import dumps
     from edgeofa.training.data import load_images
     from edgeofa.training.publish import save_calibration
     from edgeofa.training.synthesize import synthesize as make
@@ -95,8 +101,11 @@ def synthesize(
     pixels = load_images(data, "train").first(real).pixels
     begin = None if start is None else torch.from_numpy(load_calibration(start))
     made = make(supernet, pixels, images, steps, seed, _log, begin)
-    save_calibration(made, bundle / "calibration.npz")
-    _log(f"wrote {bundle / 'calibration.npz'}")
+    file = bundle / "calibration.npz"
+    save_calibration(made, file)
+    _log(f"wrote {file}")
+    if json:
+        typer.echo(dumps({"file": file, "images": len(made), "steps": steps, "seed": seed}))
 
 
 @app.command()

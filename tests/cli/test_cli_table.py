@@ -94,3 +94,17 @@ def test_a_corrupt_table_is_refused(tables: Path) -> None:
     assert done.returncode == 2
     assert str(path) in done.stderr
     assert "line 2: evidence" in done.stderr
+
+
+def test_export_says_what_it_wrote(tables: Path) -> None:
+    out = tables / "t.yaml"
+    done = edgeofa("table", "export", NAME, "--format", "ofa-yaml", "--out", str(out), "--json")
+    record = json.loads(done.stdout)
+    assert (record["format"], record["rows"], record["file"]) == ("ofa-yaml", 5, str(out))
+    assert out.is_file()
+    assert edgeofa("table", "export", NAME, "--json").returncode == 2
+
+
+def test_a_valid_target_as_json() -> None:
+    record = json.loads(edgeofa("target", "validate", "rpi4", "--json").stdout)
+    assert (record["name"], record["digest"]) == ("rpi4", load_target("rpi4").digest)
