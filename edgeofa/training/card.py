@@ -106,7 +106,7 @@ def _markdown(card: dict[str, Any], fit: CrossValidation) -> str:
         f"{training['subnet_passes']:,} passes through a subnet, one seed.",
         f"- Cost: {training['cpu_s']:,} CPU-seconds on one x86-64 core with AVX-512 "
         f"({training['wall_s']:,} s by the clock, shared machine); "
-        f"{training['forward_macs'] / 1e15:.3g}e15 multiply-accumulates in forward passes.",
+        f"{training['forward_macs'] / 1e12:.1f}e12 multiply-accumulates in forward passes.",
         "- Sandwich rule with in-place distillation, averaged weights"
         + (", then refined at the resolutions that budgets pick" if refined else "")
         + "; the recipe is in `card.json` and in `edgeofa/training/recipe.py`.",
