@@ -43,7 +43,18 @@ def _main(
 
 
 def _register() -> None:
-    from edgeofa.cli import deploy, doctor, frontier, profile, setup, solve, table, target, train
+    from edgeofa.cli import (
+        deploy,
+        doctor,
+        frontier,
+        import_,
+        profile,
+        setup,
+        solve,
+        table,
+        target,
+        train,
+    )
 
     app.command()(profile.profile)
     app.command()(solve.solve)
@@ -51,6 +62,7 @@ def _register() -> None:
     app.command()(deploy.deploy)
     app.add_typer(train.app, name="train")
     app.add_typer(table.app, name="table")
+    app.add_typer(import_.app, name="import")
     app.add_typer(target.app, name="target")
     app.command()(setup.setup)
     app.command()(doctor.doctor)
