@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from math import inf
 from pathlib import Path
 
 import torch
+from filelock import FileLock, Timeout
 
 from edgeofa.errors import UsageError
 from edgeofa.spaces import load_space
@@ -61,11 +63,29 @@ def train(
         seed=seed,
         log=log,
     )
-    if not trainer.resume() and refine is not None:
-        trainer.start_from(refine / "state.pt")
-    seconds = inf if minutes is None else 60 * minutes
-    if until is not None:
-        left = seconds_until(until, datetime.now())
-        seconds = min(seconds, trainer.progress.elapsed_s + left)
-    trainer.run(Budget(seconds=seconds, steps=steps))
-    return trainer.progress
+    with _alone(out):
+        if not trainer.resume() and refine is not None:
+            trainer.start_from(refine / "state.pt")
+        seconds = inf if minutes is None else 60 * minutes
+        if until is not None:
+            left = seconds_until(until, datetime.now())
+            seconds = min(seconds, trainer.progress.elapsed_s + left)
+        trainer.run(Budget(seconds=seconds, steps=steps))
+        return trainer.progress
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """One training at a time writes to a folder; the lock ends with its process."""
+    out.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(out / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UsageError(
+            "another training writes to this folder", where=out, hint="wait, or name another --out"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()

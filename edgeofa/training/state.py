@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from torch import nn
 from edgeofa.errors import FileFormatError, MissingMaterial
 from edgeofa.paths import atomic_path
 
-__all__ = ["Progress", "load_average", "load_state", "read_progress", "save_state"]
+__all__ = ["Progress", "check_run", "load_average", "load_state", "read_progress", "save_state"]
 
 _SCHEMA = 1
 
@@ -42,10 +43,13 @@ def save_state(
     model: nn.Module,
     average: nn.Module,
     optimiser: torch.optim.Optimizer,
+    run: Mapping[str, str],
 ) -> None:
+    """``run``: what the training is a training of (see :func:`check_run`)."""
     content = {
         "schema_version": _SCHEMA,
         "space": space,
+        "run": dict(run),
         "progress": vars(progress),
         "model": model.state_dict(),
         "average": average.state_dict(),
@@ -68,6 +72,27 @@ def _read(path: Path, space: str) -> dict[str, Any]:
             f"training state of schema and space {found}, not {(_SCHEMA, space)}", where=path
         )
     return content
+
+
+def check_run(path: Path, space: str, run: Mapping[str, str]) -> bool:
+    """Whether a state says what it is a training of; ``FileFormatError`` where that is another.
+
+    States of the first trainings do not say it.
+    """
+    stored = _read(path, space).get("run")
+    if stored is None:
+        return False
+    if not isinstance(stored, dict):
+        raise FileFormatError("not a training state: its run is no table", where=path)
+    for key, value in run.items():
+        if stored.get(key) != value:
+            raise FileFormatError(
+                f"the state of another training: its {key} is {str(stored.get(key))[:80]}, "
+                f"not {value}",
+                where=path,
+                hint="give the same recipe, seed and data, or another folder",
+            )
+    return True
 
 
 def read_progress(path: Path, space: str) -> Progress:

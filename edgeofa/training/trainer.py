@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+import hashlib
+import json
 import math
 import random
 import signal
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -24,7 +27,7 @@ from edgeofa.training.fast import fast_path
 from edgeofa.training.imagenet import find_lite0_weights, load_lite0
 from edgeofa.training.recalibrate import subnet_accuracy
 from edgeofa.training.recipe import Recipe
-from edgeofa.training.state import Progress, load_average, load_state, save_state
+from edgeofa.training.state import Progress, check_run, load_average, load_state, save_state
 
 __all__ = ["Budget", "Trainer"]
 
@@ -103,15 +106,32 @@ class Trainer:
     def state_path(self) -> Path:
         return self.out / "state.pt"
 
+    @cached_property
+    def identity(self) -> dict[str, str]:
+        """What this is a training of: recipe, seed, and the images that it learns from."""
+        recipe = json.dumps(asdict(self.recipe), sort_keys=True)
+        data = hashlib.sha256(self.train.pixels.contiguous().numpy().tobytes())
+        data.update(self.train.labels.contiguous().numpy().tobytes())
+        return {
+            "recipe": hashlib.sha256(recipe.encode()).hexdigest()[:16],
+            "seed": str(self.seed),
+            "data": data.hexdigest()[:16],
+        }
+
     def start_from(self, state: Path) -> None:
         """Starts from the averaged weights of an earlier training, whose costs count on."""
         self.progress = load_average(state, self.space.name, self.supernet)
         self.average.load_state_dict(self.supernet.state_dict())
 
     def resume(self) -> bool:
-        """Continues from the state in ``out`` where there is one."""
+        """Continues from the state in ``out`` where there is one.
+
+        Raises ``FileFormatError`` for the state of another recipe, seed or data set.
+        """
         if not self.state_path.is_file():
             return False
+        if not check_run(self.state_path, self.space.name, self.identity):
+            self.log("the state does not say which recipe, seed and data it belongs to")
         self.progress = load_state(
             self.state_path, self.space.name, self.supernet, self.average, self._optimiser
         )
@@ -125,6 +145,7 @@ class Trainer:
             self.supernet,
             self.average,
             self._optimiser,
+            self.identity,
         )
 
     def run(self, budget: Budget) -> None:

@@ -24,7 +24,7 @@ from edgeofa.training.imagenet import load_lite0
 from edgeofa.training.publish import CalibrationCost, Facts, SubnetResult, export_weights, judge
 from edgeofa.training.recalibrate import subnet_accuracy
 from edgeofa.training.recipe import Phase, Recipe, recipe_for
-from edgeofa.training.session import seconds_until
+from edgeofa.training.session import _alone, seconds_until
 from edgeofa.training.state import Progress, read_progress
 from edgeofa.training.synthesize import Nearness, nearness, synthesize
 from edgeofa.training.trainer import Budget, Trainer
@@ -191,6 +191,41 @@ def test_broken_states_are_refused(space: Space, tmp_path: Path) -> None:
     t.state_path.write_bytes(t.state_path.read_bytes()[:2000])
     with pytest.raises(FileFormatError, match="not a training state"):
         t.resume()
+
+
+def test_the_state_of_another_training_is_refused(space: Space, tmp_path: Path) -> None:
+    t = trainer(space, tmp_path)
+    t.save()
+    assert trainer(space, tmp_path).resume()
+    with pytest.raises(FileFormatError, match="its recipe is"):
+        trainer(space, tmp_path, rate=0.06).resume()
+    seeded = trainer(space, tmp_path)
+    seeded.seed = 1
+    with pytest.raises(FileFormatError, match="its seed is 0, not 1"):
+        seeded.resume()
+    other = trainer(space, tmp_path)
+    other.train = coloured(128, 3)
+    with pytest.raises(FileFormatError, match="its data is"):
+        other.resume()
+    # the states of the first trainings do not say it: they are taken, with a line that says so
+    content = torch.load(t.state_path, weights_only=True)
+    del content["run"]
+    torch.save(content, t.state_path)
+    lines: list[str] = []
+    old = trainer(space, tmp_path)
+    old.log = lines.append
+    assert old.resume()
+    assert "does not say which recipe" in lines[0]
+
+
+def test_one_training_at_a_time_in_a_folder(tmp_path: Path) -> None:
+    with _alone(tmp_path / "out"):
+        with pytest.raises(UsageError, match="another training"), _alone(tmp_path / "out"):
+            pass
+        with _alone(tmp_path / "other"):
+            pass
+    with _alone(tmp_path / "out"):
+        pass
 
 
 def test_foreign_imagenet_weights_are_refused(tmp_path: Path) -> None:
