@@ -246,7 +246,7 @@ def test_recipes_cover_their_spaces() -> None:
         assert set(recipe.resolutions_at(1.0)) == set(space.resolutions)
         for phase in recipe.phases:
             assert sum(phase.resolutions.values()) == pytest.approx(1)
-    with pytest.raises(UsageError, match="no training recipe"):
+    with pytest.raises(UsageError, match="no such training recipe"):
         recipe_for(load_space("ofa_mbv3"))
 
 
