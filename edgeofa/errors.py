@@ -5,6 +5,7 @@
     │   ├── FileFormatError             2   a file that is corrupt, foreign or of another version
     │   ├── UnsupportedOperator         2   a module holds an operator that the graph does not know
     │   └── MissingMaterial             2   a checkpoint, table or data set that is not there
+    │       └── StaleTable              2   a table that today's target would not give any more
     ├── NoSubnetFits                    3   no subnet of the space is within the budgets
     ├── DeviceError                     4   a device, emulator or runtime failed
     │   └── SetupError                  4   a tool or library that a device needs is missing
@@ -28,6 +29,7 @@ __all__ = [
     "NoSubnetFits",
     "RegressionFound",
     "SetupError",
+    "StaleTable",
     "UnstableMeasurement",
     "UnsupportedOperator",
     "UsageError",
@@ -72,6 +74,10 @@ class UnsupportedOperator(UsageError):
 
 class MissingMaterial(UsageError):
     """A checkpoint, table or data set that is not there."""
+
+
+class StaleTable(MissingMaterial):
+    """A table of another target file, latency model or runtime; a fresh one is not there."""
 
 
 class NoSubnetFits(EdgeofaError):

@@ -98,7 +98,7 @@ class QemuUserDevice(Device):
             "core": f"{self._core.microarchitecture} at {clock}, modelled",
             "emulator": f"qemu-aarch64 {self._qemu.version}",
             "native_code": source_digest(),
-            "latency_model": f"{self._model.name} {self._model.digest}",
+            "latency_model": self._model.identity,
             "block_prices": self._prices.identity,
             "kernels": self._kernels,
             **runtimes,

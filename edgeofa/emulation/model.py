@@ -65,6 +65,11 @@ class CoreModel:
         values = {k: v for k, v in dataclasses.asdict(self).items() if k != "source"}
         return hashlib.sha256(repr(sorted(values.items())).encode()).hexdigest()[:16]
 
+    @property
+    def identity(self) -> str:
+        """Name and digest, as tables carry them."""
+        return f"{self.name} {self.digest}"
+
 
 CORTEX_A72 = CoreModel(
     name="cortex-a72",

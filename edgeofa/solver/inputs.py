@@ -5,12 +5,13 @@ Nothing here imports the training framework: an accuracy model is numbers in a f
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import TypeVar
 
 from edgeofa.accuracy.base import AccuracyModel, MacsProxy
 from edgeofa.devices.base import Evidence
-from edgeofa.errors import MissingMaterial, NoSubnetFits, UsageError
+from edgeofa.errors import MissingMaterial, NoSubnetFits, StaleTable, UsageError
 from edgeofa.graph.ir import DType
 from edgeofa.solver.problem import Budgets, Problem, build_problem
 from edgeofa.solver.select import Selection, select
@@ -91,6 +92,7 @@ def load_candidates(
     precisions = _named(precision, target.precisions, f"target {target.name} has no precision")
     found: list[Inputs] = []
     missing: MissingMaterial | None = None
+    stale: list[StaleTable] = []
     for p in precisions:
         for b in backends:
             try:
@@ -98,8 +100,12 @@ def load_candidates(
                 break
             except MissingMaterial as error:
                 missing = missing or error
+                if isinstance(error, StaleTable):
+                    stale.append(error)
     if not found:
         raise missing or UsageError("nothing to choose from", where=f"target {target.name}")
+    for old in stale:
+        warnings.warn(f"left out: {old}", stacklevel=2)
     return found
 
 

@@ -28,9 +28,10 @@ from typing import Any, get_args
 from pydantic import TypeAdapter, ValidationError
 
 from edgeofa.devices.base import Evidence
-from edgeofa.errors import FileFormatError, MissingMaterial, UsageError
+from edgeofa.errors import FileFormatError, MissingMaterial, StaleTable
 from edgeofa.graph.ir import DType
 from edgeofa.paths import atomic_path, table_dirs
+from edgeofa.tables.freshness import staleness
 from edgeofa.tables.table import Additivity, Header, Row, Status, Table
 from edgeofa.targets import Target
 
@@ -321,23 +322,26 @@ def find_table(
 
     A table of the user's that covers only some resolutions of a published one of the same
     evidence gives way to it, with a warning. A table that was made for another content of the
-    target file is stale: a later folder's fresh table goes before it. Where only stale ones exist
-    the answer is a ``UsageError``, because a changed clock, cache or model constant changes every
-    number; ``stale_ok`` takes the first one with a warning instead. ``MissingMaterial`` where
-    there is none at all.
+    target file, or with other model constants or another runtime than edgeofa's, is stale (see
+    ``freshness``): a later folder's fresh table goes before it. Where only stale ones exist the
+    answer is ``StaleTable``, because each of these changes every number; ``stale_ok`` takes the
+    first one with a warning instead. ``MissingMaterial`` where there is none at all.
     """
     suffix = "" if threads == 1 else f"-{threads}threads"
     name = f"{space}-{backend}-{precision}{suffix}.csv"
     fresh: list[tuple[Path, Table]] = []
-    stale: list[tuple[Path, Table]] = []
+    stale: list[tuple[Path, Table, str]] = []
     for folder in table_dirs() if folders is None else folders:
         path = folder / target.name / name
         if not path.exists() and not path.with_suffix(".toml").exists():
             continue
         table = read_table(path)
         _check_subject(table, (target.name, space, backend, precision, threads), path)
-        is_fresh = table.header.target_digest == target.digest
-        (fresh if is_fresh else stale).append((path, table))
+        reason = staleness(table.header, target)
+        if reason is None:
+            fresh.append((path, table))
+        else:
+            stale.append((path, table, reason))
     if fresh:
         return _widest(fresh)
     command = (
@@ -350,10 +354,9 @@ def find_table(
             where=f"target {target.name}",
             hint=command,
         )
-    path, table = stale[0]
-    message = f"made for another version of the target file {target.name} (its digest differs)"
+    path, table, message = stale[0]
     if not stale_ok:
-        raise UsageError(message, where=path, hint=f"{command}  (or allow stale tables)")
+        raise StaleTable(message, where=path, hint=command)
     warnings.warn(f"{path}: {message}", stacklevel=2)
     return table
 

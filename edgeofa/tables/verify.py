@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from edgeofa.spaces.space import Space
+from edgeofa.tables.freshness import staleness
 from edgeofa.tables.table import Table
 from edgeofa.targets import Target
 
@@ -38,8 +39,8 @@ def check_table(table: Table, space: Space, target: Target) -> tuple[Finding, ..
 
     if h.target != target.name or h.space != space.name:
         add("error", f"is about {h.target} and {h.space}, not {target.name} and {space.name}")
-    if h.target_digest != target.digest:
-        add("error", "the target file changed since the table was made")
+    if stale := staleness(h, target):
+        add("error", stale)
     if foreign := sorted(set(h.resolutions) - set(space.resolutions)):
         add("error", f"resolutions {foreign} are not in the space")
         return tuple(found)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -11,7 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from table_samples import make_row, make_table
 
+from edgeofa.emulation.model import CORTEX_A72
+from edgeofa.emulation.runtimes import RUNTIMES
 from edgeofa.errors import FileFormatError, MissingMaterial, UsageError
+from edgeofa.spaces import load_space
 from edgeofa.tables.store import (
     find_table,
     list_tables,
@@ -21,6 +27,7 @@ from edgeofa.tables.store import (
     write_table,
 )
 from edgeofa.tables.table import Additivity, Table
+from edgeofa.tables.verify import check_table
 from edgeofa.targets import load_target
 
 
@@ -227,6 +234,56 @@ def test_a_partial_table_of_the_user_does_not_hide_the_whole_one(tmp_path: Path)
     rows = {k: dataclasses.replace(r, evidence="measured") for k, r in partial.rows.items()}
     write_table(Table(dataclasses.replace(header, evidence="measured"), rows), own)
     assert find().rows == rows
+
+
+def emulated(table: Table, **changes: str) -> Table:
+    """``table`` as if the emulator of this edgeofa had made it, but for ``changes``."""
+    pinned = next(r for r in RUNTIMES if r.backend == table.header.backend)
+    fields = {
+        "latency_model": CORTEX_A72.identity,
+        "runtime_version": pinned.version,
+        "runtime_digest": pinned.library_sha256[:16],
+        **changes,
+    }
+    device = {**table.header.device, "latency_model": fields.pop("latency_model")}
+    return Table(dataclasses.replace(table.header, device=device, **fields), table.rows)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"latency_model": "cortex-a72 944542034c71de86"}, "other constants of the latency model"),
+        ({"runtime_version": "2.2.0"}, r"made with litert 2\.2\.0 .*edgeofa setup brings"),
+        ({"runtime_digest": "9d63d60496ebef25"}, "edgeofa setup brings"),
+    ],
+)
+def test_a_table_of_another_model_or_runtime_is_stale(
+    tmp_path: Path, change: dict[str, str], says: str
+) -> None:
+    target = load_target("rpi4")
+    fresh = make_table(digest=target.digest)
+    find = lambda **more: find_table(  # noqa: E731
+        target, "cifar_lite", "litert", "int8", folders=(tmp_path / "own", tmp_path), **more
+    )
+    write_table(emulated(fresh), tmp_path)
+    assert find().rows == fresh.rows
+    stale = emulated(make_table(digest=target.digest, scale=3.0), **change)
+    write_table(stale, tmp_path / "own")
+    assert find().rows == fresh.rows
+    findings = check_table(stale, load_space("cifar_lite"), target)
+    assert any(re.search(says, f.what) for f in findings if f.severity == "error")
+    write_table(stale, tmp_path)
+    with pytest.raises(UsageError, match=says) as caught:
+        find()
+    assert "edgeofa profile --target rpi4 --space cifar_lite" in str(caught.value)
+    with pytest.warns(UserWarning, match=says):
+        assert find(stale_ok=True).rows == stale.rows
+
+
+def test_staleness_needs_nothing_heavy() -> None:
+    code = "import sys, edgeofa.tables.freshness; print(set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"'torch'", "'onnx'", "'ai_edge_litert'"} & set(re.findall(r"'\w+'", done.stdout))
 
 
 def test_a_table_in_the_wrong_place_is_foreign(tmp_path: Path) -> None:
