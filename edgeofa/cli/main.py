@@ -81,8 +81,13 @@ def main() -> None:
         # not standalone: typer would end an interrupted verb without a word; so it returns 130
         code = command()(standalone_mode=False)
     except typer.TyperException as error:
-        error.show()
-        sys.exit(error.exit_code)
+        message = error.format_message()
+        if message.startswith("Usage:"):
+            # a group without a verb: what it says is the help
+            print(message, file=sys.stderr)  # noqa: T201
+            sys.exit(error.exit_code)
+        verb = ["edgeofa"] if message.startswith("No such command") else _verb()
+        _fail(f"{message}\n  try: {' '.join(verb)} --help", error.exit_code)
     except EdgeofaError as error:
         _fail(str(error), error.exit_code)
     except OSError as error:
@@ -97,6 +102,16 @@ def main() -> None:
     if code == _INTERRUPTED:
         _fail("interrupted; run the same command again to go on", _INTERRUPTED)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _verb() -> list[str]:
+    """The words of the command line up to its first option."""
+    words = ["edgeofa"]
+    for word in sys.argv[1:]:
+        if not word.isidentifier():
+            break
+        words.append(word)
+    return words
 
 
 def _fail(message: str, code: int) -> NoReturn:
