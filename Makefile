@@ -25,7 +25,8 @@ lint: $(VENV)/.test
 setup: $(VENV)/.default
 	$(BIN)/edgeofa setup --target rpi4 --install
 
-$(VENV)/bin/python:
+# stamps, not .venv/bin/python: a half-made environment must not count as one
+$(VENV)/.pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "edgeofa needs Python 3.11 or newer: make PYTHON=python3.11 ..."; exit 4; }
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { \
@@ -34,8 +35,9 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 	# dependency groups came with pip 25.1
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'pip>=25.1'
+	@touch $@
 
-$(VENV)/.default: pyproject.toml | $(VENV)/bin/python
+$(VENV)/.default: pyproject.toml | $(VENV)/.pip
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
 	@touch $@
 

@@ -25,7 +25,7 @@ from edgeofa.devices.base import Job
 from edgeofa.devices.qemu_user import Profile, QemuUserDevice
 from edgeofa.emulation.calibrate import Calibration, Sample, block_graph, calibrate, read_blocks
 from edgeofa.emulation.model import core_model
-from edgeofa.errors import DeviceError
+from edgeofa.errors import DeviceError, EdgeofaError
 from edgeofa.jsonio import dumps
 from edgeofa.paths import write_atomic
 from edgeofa.targets import load_target
@@ -54,7 +54,18 @@ def main() -> int:
     root = Path(os.environ.get("EDGEOFA_TEST_DATA", _DATA))
     parser.add_argument("--data", type=Path, default=root / "rpi4" / "fbnet_blocks.csv")
     options = parser.parse_args()
-    report = run(options.data)
+    if not options.data.is_file():
+        print(
+            f"no table of FBNet blocks at {options.data}: it is HW-NAS-Bench's for the Raspberry "
+            "Pi 4 (through HELP); name it with --data CSV",
+            file=sys.stderr,
+        )
+        return 2
+    try:
+        report = run(options.data)
+    except EdgeofaError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
     _print(report)
     if options.json:
         write_atomic(options.json, dumps(report))

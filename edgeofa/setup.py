@@ -87,8 +87,15 @@ def prepare(target: Target, *, install: bool = False, report: Report = lambda *_
             report(name, number, len(steps))
             action()
             done.append(name)
+        after = requirements(target)
+        if lacking := [r.name for r in after if r.found is None]:
+            raise SetupError(
+                f"still not usable after setting up: {', '.join(lacking)}",
+                where=f"target {target.name}",
+                hint="another version may come first in PATH; edgeofa doctor lists what is found",
+            )
         report("ready", len(steps), len(steps))
-    return Prepared(target.name, cache, tuple(done), requirements(target))
+    return Prepared(target.name, cache, tuple(done), after)
 
 
 def missing_packages(needed: Sequence[Requirement]) -> list[str]:

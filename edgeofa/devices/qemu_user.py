@@ -134,7 +134,7 @@ class QemuUserDevice(Device):
         results: dict[int, T] = {}
         with (
             work_folder("emulated") as folder,
-            ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool,
+            ThreadPoolExecutor(max_workers=len(os.sched_getaffinity(0))) as pool,
             ProcessGroup() as group,
         ):
             futures = [
@@ -154,7 +154,7 @@ class QemuUserDevice(Device):
 
     def _chunks(self, jobs: Sequence[Job]) -> list[list[int]]:
         """Numbers of jobs for one process each: one back end, dealt out evenly."""
-        workers = os.cpu_count() or 1
+        workers = len(os.sched_getaffinity(0))
         chunks: list[list[int]] = []
         for backend in dict.fromkeys(job.backend for job in jobs):
             self._runtime(backend)

@@ -26,7 +26,9 @@ _ITERATIONS = 100
 _TIMEOUT_S = 300
 #: what runtimes may contain beyond the core's own instructions (kernels chosen at run time)
 _FEATURES = "+v8.2a,+fullfp16,+dotprod"
-_LLVM_VERSIONS = ("19", "20", "21", "22", "18", "17")
+_LLVM_VERSIONS = ("19", "20", "21", "22")
+#: the first that can skip an instruction it has no model for
+_OLDEST_LLVM = 19
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,9 @@ def find_llvm() -> Llvm | None:
         if mc is None or mca is None:
             continue
         text = subprocess.run([mca, "--version"], capture_output=True, text=True, timeout=60).stdout
-        if match := re.search(r"LLVM version ([0-9][0-9.]{0,20})", text):
-            return Llvm(Path(mc), Path(mca), match[1])
+        match = re.search(r"LLVM version ([0-9]{1,3})([0-9.]{0,20})", text)
+        if match and int(match[1]) >= _OLDEST_LLVM:
+            return Llvm(Path(mc), Path(mca), match[1] + match[2])
     return None
 
 
@@ -203,4 +206,10 @@ def _run(command: list[str], text: str) -> tuple[str, str]:
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise DeviceError(f"{Path(command[0]).name} did not answer: {error}") from error
+    if done.returncode < 0:
+        # half an answer would be remembered as the whole one
+        raise DeviceError(
+            f"{Path(command[0]).name} was killed by signal {-done.returncode}",
+            hint="free memory, then run the same command again",
+        )
     return done.stdout, done.stderr

@@ -17,7 +17,9 @@ from table_samples import make_row, make_table
 from edgeofa.emulation.model import CORTEX_A72
 from edgeofa.emulation.runtimes import RUNTIMES
 from edgeofa.errors import FileFormatError, MissingMaterial, UsageError
+from edgeofa.paths import data_dir
 from edgeofa.spaces import load_space
+from edgeofa.tables.freshness import staleness
 from edgeofa.tables.store import (
     find_table,
     list_tables,
@@ -29,6 +31,8 @@ from edgeofa.tables.store import (
 from edgeofa.tables.table import Additivity, Table
 from edgeofa.tables.verify import check_table
 from edgeofa.targets import load_target
+
+PUBLISHED = sorted((data_dir() / "latency_tables").glob("*/*.toml"))
 
 
 @pytest.fixture
@@ -284,6 +288,14 @@ def test_staleness_needs_nothing_heavy() -> None:
     code = "import sys, edgeofa.tables.freshness; print(set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"'torch'", "'onnx'", "'ai_edge_litert'"} & set(re.findall(r"'\w+'", done.stdout))
+
+
+@pytest.mark.parametrize("path", PUBLISHED, ids=lambda p: p.stem)
+def test_published_tables_are_fresh_and_name_the_pinned_library(path: Path) -> None:
+    header = read_header(path).header
+    assert staleness(header, load_target(header.target)) is None
+    pinned = next(r for r in RUNTIMES if r.backend == header.backend)
+    assert header.runtime_digest == pinned.library_sha256[:16]
 
 
 def test_a_table_in_the_wrong_place_is_foreign(tmp_path: Path) -> None:
