@@ -156,6 +156,8 @@ def _network(
     if precision == "float32":
         return Network(subnet, graph, judged, None)
     # rewrites hard-swish as profiling does: a runtime splits an int8 graph at it
-    quantised = quantize_with(graph, [calibration], compensate=compensate)
+    # in small batches, so that activations stay in the caches
+    batches = [calibration[i : i + _BATCH] for i in range(0, len(calibration), _BATCH)]
+    quantised = quantize_with(graph, batches, compensate=compensate)
     quality = sqnr_db(run_real(graph, judged), run_real(quantised, judged))
     return Network(subnet, quantised, judged, quality)
