@@ -85,11 +85,14 @@ _RECIPES = {
 _REFINEMENTS = {
     "cifar_lite": replace(
         _RECIPES["cifar_lite"],
-        rate=3e-4,
-        phases=(Phase(1.00, {64: 0.06, 96: 0.2, 128: 0.4, 160: 0.22, 192: 0.07, 224: 0.05}),),
+        rate=8e-4,
+        phases=(
+            Phase(0.60, {64: 0.20, 96: 0.42, 128: 0.26, 160: 0.08, 192: 0.02, 224: 0.02}),
+            Phase(1.00, {64: 0.10, 96: 0.30, 128: 0.33, 160: 0.17, 192: 0.05, 224: 0.05}),
+        ),
         alone=0.0,
         smallest=0.25,
-        warmup_steps=50,
+        warmup_steps=100,
         imagenet=False,
     ),
 }
