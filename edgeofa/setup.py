@@ -28,6 +28,7 @@ from edgeofa.paths import cache_dir
 from edgeofa.targets import Target
 
 _INSTALL_TIMEOUT_S = 1800
+_APT_LOCK_S = 300
 #: called with what happens next, how many steps are done, and how many there are
 Report = Callable[[str, int, int], None]
 
@@ -131,7 +132,7 @@ def _tool(name: str, purpose: str, *packages: str) -> Requirement:
 
 
 def _apt(packages: Sequence[str]) -> str:
-    return f"apt-get install -y {' '.join(packages)}"
+    return f"apt-get install -y --no-install-recommends {' '.join(packages)}"
 
 
 def _emulation_packages() -> list[Requirement]:
@@ -188,15 +189,17 @@ def _install(packages: Sequence[str], *, allowed: bool, report: Report) -> None:
         )
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     report(f"install {' '.join(packages)}", 0, 1)
-    for step in (["apt-get", "update", "-q"], ["apt-get", "install", "-y", "-q", *packages]):
+    # another apt-get may be running, as on a machine that has just started: wait for its lock
+    apt = ["apt-get", "-q", "-o", f"DPkg::Lock::Timeout={_APT_LOCK_S}"]
+    for step in ([*apt, "update"], [*apt, "install", "-y", "--no-install-recommends", *packages]):
         try:
             done = subprocess.run(
                 step, env=environment, capture_output=True, text=True, timeout=_INSTALL_TIMEOUT_S
             )
         except subprocess.TimeoutExpired as error:
-            raise SetupError(f"{' '.join(step[:2])} took too long", hint=command) from error
+            raise SetupError(f"{' '.join(step[:5])} took too long", hint=command) from error
         # an update that fails for one archive may still have brought what is needed
-        if done.returncode and step[1] == "install":
+        if done.returncode and "install" in step:
             raise SetupError(f"apt-get failed: {done.stderr.strip()[-600:]}", hint=command)
     find_qemu.cache_clear()
     find_llvm.cache_clear()
