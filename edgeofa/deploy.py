@@ -52,6 +52,8 @@ class Request:
     out: Path | None = None
     random_weights: bool = False
     seed: int = 0
+    #: a configured device, an address or a kind; the target's own by default
+    device: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,7 +134,7 @@ def deploy(request: Request, steps: Steps, device: Device | None = None) -> tupl
             proxy=request.random_weights,
         )
     with steps("reach the device"):
-        device = device or device_for(target)
+        device = device or device_for(target, request.device)
     folder = request.out or Path("deployments") / (
         f"{target.name}-{space.name}-{request.budget.latency_ms:g}ms"
     )

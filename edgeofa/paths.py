@@ -39,6 +39,12 @@ def cache_dir() -> Path:
     return path
 
 
+def config_dir() -> Path:
+    """The user's settings for edgeofa (``EDGEOFA_CONFIG`` overrides); not created."""
+    override = os.environ.get("EDGEOFA_CONFIG")
+    return Path(override) if override else platformdirs.user_config_path("edgeofa")
+
+
 def table_dirs() -> tuple[Path, ...]:
     """Folders that hold latency tables: the user's own first, then the published ones.
 

@@ -14,6 +14,10 @@ def deploy(
     energy: Annotated[str | None, typer.Option(help="Energy budget, such as 60mJ.")] = None,
     flash: Annotated[str | None, typer.Option(help="Weight budget, such as 1MB.")] = None,
     sram: Annotated[str | None, typer.Option(help="Peak activations, such as 512KB.")] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(help="Device name (see `edgeofa device list`) or address; the target's own."),
+    ] = None,
     space: Annotated[str | None, typer.Option(help="Space; the target's own by default.")] = None,
     precision: Annotated[str, typer.Option(help="int8, float32 or auto.")] = "auto",
     backend: Annotated[str, typer.Option(help="litert, onnxruntime or auto.")] = "auto",
@@ -55,6 +59,7 @@ def deploy(
         out=out,
         random_weights=random_weights,
         seed=seed,
+        device=device,
     )
     with Steps() as steps:
         deployment, folder = deploy(request, steps)

@@ -45,6 +45,7 @@ def _main(
 def _register() -> None:
     from edgeofa.cli import (
         deploy,
+        device,
         doctor,
         frontier,
         import_,
@@ -64,6 +65,7 @@ def _register() -> None:
     app.add_typer(table.app, name="table")
     app.add_typer(import_.app, name="import")
     app.add_typer(target.app, name="target")
+    app.add_typer(device.app, name="device")
     app.command()(setup.setup)
     app.command()(doctor.doctor)
 

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 
 def profile(
     target: Annotated[str, typer.Option(help="Target key (see `edgeofa target list`) or file.")],
+    device: Annotated[
+        str | None,
+        typer.Option(help="Device name (see `edgeofa device list`) or address; the target's own."),
+    ] = None,
     space: Annotated[str | None, typer.Option(help="Space; the target's own by default.")] = None,
     backend: Annotated[str | None, typer.Option(help="litert or onnxruntime.")] = None,
     precision: Annotated[str | None, typer.Option(help="int8 or float32.")] = None,
@@ -33,6 +37,7 @@ def profile(
     """Measure every block of a space on a device, and write its table. An interrupted run goes on
     where it stopped when the same command is given again."""
     from edgeofa.backends.registry import get_backend
+    from edgeofa.devices.registry import device_for
     from edgeofa.paths import table_dirs
     from edgeofa.profiling.profile import profile
     from edgeofa.report.tables import ProfileProgress, table_summary
@@ -42,6 +47,8 @@ def profile(
     from edgeofa.targets import load_target
 
     kind = load_target(target)
+    reached = device_for(kind, device)
+    typer.echo(f"device: {reached.name} ({reached.evidence})", err=True)
     with ProfileProgress() as progress:
         table = profile(
             kind,
@@ -50,6 +57,7 @@ def profile(
             _precision(precision or kind.precisions[0]),
             resolutions=_resolutions(resolutions),
             threads=threads,
+            device=reached,
             subnets=subnets,
             seed=seed,
             out=out,

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from edgeofa.tables.diff import Change
 
 app = typer.Typer(no_args_is_help=True, help="List, show, compare, check and export tables.")
 
@@ -66,11 +69,15 @@ def diff(old: Name, new: Name, json: Json = False) -> None:
 def verify(
     table: Name,
     spot: Annotated[int, typer.Option(help="Random blocks to measure again.", min=0)] = 0,
+    device: Annotated[
+        str | None, typer.Option(help="Device name or address; the target's own by default.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Which blocks.")] = 0,
     json: Json = False,
 ) -> None:
     """Check a table against its space and target, and with --spot against the device."""
     from edgeofa.backends.registry import get_backend
+    from edgeofa.devices.registry import device_for
     from edgeofa.errors import RegressionFound
     from edgeofa.jsonio import dumps
     from edgeofa.profiling.spot import spot_check
@@ -84,7 +91,11 @@ def verify(
     target, space = load_target(found.header.target), load_space(found.header.space)
     findings = check_table(found, space, target)
     backend = get_backend(found.header.backend)
-    checks = spot_check(found, target, space, backend, blocks=spot, seed=seed) if spot else ()
+    checks: tuple[tuple[Change, bool], ...] = ()
+    if spot:
+        reached = device_for(target, device)
+        typer.echo(f"device: {reached.name} ({reached.evidence})", err=True)
+        checks = spot_check(found, target, space, backend, blocks=spot, device=reached, seed=seed)
     if json:
         measured = [{"change": change, "differs": differs} for change, differs in checks]
         typer.echo(dumps({"findings": findings, "spot": measured}))

@@ -24,6 +24,9 @@ class Job:
     checks of correctness. On a real device warming up goes on, after ``warmups`` invokes, until
     ``warmup_ms`` have passed and two batches agree, and sampling, after ``runs`` samples, until
     ``min_run_ms`` have passed; an emulated one does exactly ``warmups`` and ``runs`` invokes.
+
+    ``timed=False``: only the output is wanted. ``watch``: compare every output with the first and
+    tell how memory grew. An emulator does both without counting, and then gives no samples.
     """
 
     path: Path
@@ -35,6 +38,23 @@ class Job:
     input: NDArray[Any] | None = None
     want_output: bool = False
     warmup_ms: float = 0.0
+    timed: bool = True
+    watch: bool = False
+
+
+@dataclass(frozen=True)
+class Endurance:
+    """Many invokes of one process: ``changed`` of ``compared`` outputs differ from the first.
+
+    The growths are from a quarter of the runs to the end; ``heap_bytes`` is what the C library took
+    from the system. None where the device does not tell.
+    """
+
+    compared: int
+    changed: int
+    resident_growth_bytes: int | None
+    heap_growth_bytes: int | None
+    heap_bytes: int | None
 
 
 @dataclass(frozen=True)
@@ -77,6 +97,13 @@ class Measurement:
     parts_ms: dict[str, float] = field(default_factory=dict)
     #: all operators run in the accelerated path (LiteRT: one delegate)
     fully_accelerated: bool | None = None
+    #: of the model's file, until it could be invoked; None where no clock is real
+    load_ms: float | None = None
+    #: high-water mark of the process's resident memory
+    peak_rss_bytes: int | None = None
+    #: a fixed piece of arithmetic, timed before and after the samples
+    yardstick_ns: tuple[float, float] | None = None
+    endurance: Endurance | None = None
 
 
 @dataclass(frozen=True)

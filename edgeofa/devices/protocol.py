@@ -6,10 +6,13 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-PROTOCOL = 1
+PROTOCOL = 2
 MAX_EVENT_BYTES = 1 << 19
 _MAX_SAMPLES = 4096
 _MAX_TENSOR_BYTES = 1 << 30
+
+
+_Nanoseconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class _Event(BaseModel):
@@ -75,11 +78,26 @@ class TensorInfo(_Event):
     shape: tuple[int, ...] = Field(max_length=8)
 
 
+class Watched(_Event):
+    """Of a job with ``watch``: ``changed`` of ``compared`` outputs differ from the first one.
+
+    The growths are from a quarter of the runs to the end; ``heap_bytes`` is what the C library took
+    from the system. None where the device does not tell.
+    """
+
+    compared: int = Field(ge=1)
+    changed: int = Field(ge=0)
+    resident_growth_bytes: int | None
+    heap_growth_bytes: int | None
+    heap_bytes: int | None
+
+
 class RunnerResult(_Event):
     """What the runner measured in one job; ``pid`` was the job's process.
 
     ``regions``: how many timed invokes the job marked for an emulator, the last ones being the
-    samples' own. Emulated jobs report no device state.
+    samples' own. ``yardstick_ns``: a fixed piece of arithmetic, timed before and after the job, by
+    which two times of one machine are comparable. Emulated jobs report neither it nor device state.
     """
 
     event: Literal["result"]
@@ -93,9 +111,9 @@ class RunnerResult(_Event):
     peak_rss_bytes: int | None = None
     before: State | None = None
     after: State | None = None
-    samples_ns: tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...] = Field(
-        min_length=1, max_length=_MAX_SAMPLES
-    )
+    yardstick_ns: tuple[_Nanoseconds, _Nanoseconds] | None = None
+    watch: Watched | None = None
+    samples_ns: tuple[_Nanoseconds, ...] = Field(min_length=1, max_length=_MAX_SAMPLES)
 
 
 Event = Annotated[Started | Start | RunnerResult | Lost | Fatal | End, Field(discriminator="event")]

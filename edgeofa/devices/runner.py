@@ -24,6 +24,7 @@ from pydantic import ValidationError
 
 from edgeofa.devices.base import (
     DeviceState,
+    Endurance,
     Evidence,
     Failure,
     Job,
@@ -138,7 +139,16 @@ def measurement(job: Job, result: JobResult, evidence: Evidence) -> Measurement:
         before=_device_state(record.before),
         after=_device_state(record.after),
         fully_accelerated=record.fully_accelerated,
+        load_ms=record.load_ns / 1e6,
+        peak_rss_bytes=record.peak_rss_bytes,
+        yardstick_ns=record.yardstick_ns,
+        endurance=endurance(record),
     )
+
+
+def endurance(record: RunnerResult) -> Endurance | None:
+    """What a job with ``watch`` found."""
+    return None if record.watch is None else Endurance(**record.watch.model_dump())
 
 
 def measurements(
@@ -175,6 +185,7 @@ def write_jobs(
             f"min_ns {round(job.min_run_ms * 1e6)}",
             f"timeout_ms {max(1, round(job_timeout_s * 1e3))}",
             f"cold {int(job.cold)}",
+            f"watch {int(job.watch)}",
         ]
         if job.input is not None:
             name = f"input-{place:06d}"
