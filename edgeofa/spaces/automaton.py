@@ -14,8 +14,10 @@ Every network is exactly one (context, path), so that counting paths counts netw
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from edgeofa.spaces.space import Block, Layer, Space
+if TYPE_CHECKING:
+    from edgeofa.spaces.space import Block, Layer, Space
 
 #: a choice that several places share: its name and value
 Value = int | float | str

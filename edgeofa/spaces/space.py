@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -23,6 +23,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from edgeofa.errors import UsageError
+from edgeofa.spaces.automaton import Automaton, Context, staged_automaton
 
 SpaceActivation = Literal["relu", "relu6", "hard_swish"]
 Padding = Literal["same", "symmetric"]
@@ -355,3 +356,48 @@ class Space(_Model):
     def slots(self) -> tuple[tuple[int, int], ...]:
         """(stage, position) of every layer that can exist."""
         return tuple((i, j) for i, s in enumerate(self.stages) for j in range(s.depths[-1]))
+
+    # ---------------------------------------------------------------- automaton
+
+    def automaton(self, resolutions: tuple[int, ...] | None = None) -> Automaton:
+        """What solvers work on; contexts ascend by resolution."""
+        chosen = self.resolutions if resolutions is None else tuple(resolutions)
+        found = self._automata.get(chosen)
+        if found is None:
+            found = self._automata[chosen] = staged_automaton(self, chosen)
+        return found
+
+    @cached_property
+    def _automata(self) -> dict[tuple[int, ...], Automaton]:
+        return {}
+
+    def subnet(self, context: Context, path: Sequence[tuple[int, int]]) -> Subnet:
+        """The subnet of a path: (edge, option) indices of :meth:`automaton`, start to end."""
+        edges = self.automaton().edges
+        stages: list[list[Layer]] = [[] for _ in self.stages]
+        for e, o in path:
+            edge = edges[e]
+            layer = edge.options[o].layer
+            if edge.place is not None and layer is not None:
+                stages[edge.place[0]].append(layer)
+        return Subnet(self.name, context.resolution, tuple(map(tuple, stages)))
+
+    def path(self, subnet: Subnet) -> tuple[Context, tuple[tuple[int, int], ...]]:
+        """Where :meth:`automaton` has a subnet: its context, and (edge, option) start to end."""
+        self.validate_subnet(subnet)
+        steps: list[tuple[int, int]] = []
+        node = 0
+        for e, edge in enumerate(self.automaton().edges):
+            if edge.source != node:
+                continue
+            wanted: Layer | None = None
+            if edge.place is not None:
+                layers = subnet.stages[edge.place[0]]
+                if edge.place[1] >= len(layers):
+                    continue
+                wanted = layers[edge.place[1]]
+            option = next((n for n, x in enumerate(edge.options) if x.layer == wanted), None)
+            if option is not None:
+                steps.append((e, option))
+                node = edge.target
+        return Context(subnet.resolution), tuple(steps)
