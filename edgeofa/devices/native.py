@@ -53,7 +53,7 @@ def build(target: str, toolchain: Toolchain) -> Path:
         raise SetupError(
             f"missing: {', '.join(missing)}",
             where=target,
-            hint=f"apt-get install -y {_PACKAGES[toolchain]}",
+            hint=f"apt-get install -y --no-install-recommends {_PACKAGES[toolchain]}",
         )
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / f".{target}.lock"):

@@ -38,7 +38,7 @@ def test_a_machine_without_tools_gets_one_command(
         prepare(load_target("host"), install=True)
     assert caught.value.exit_code == 4
     assert caught.value.hint is not None
-    assert caught.value.hint.startswith("apt-get install -y cmake")
+    assert caught.value.hint.startswith("apt-get install -y --no-install-recommends cmake")
 
 
 @needs_everything
