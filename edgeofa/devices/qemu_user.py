@@ -20,11 +20,12 @@ from numpy.typing import NDArray
 
 from edgeofa.devices.base import Device, Failure, Job, Measurement, Outcome, Progress
 from edgeofa.devices.native import build, runner_path, source_digest
+from edgeofa.devices.runner import endurance
 from edgeofa.emulation.mca import BlockPrices
 from edgeofa.emulation.model import core_model, latency, region_cost
 from edgeofa.emulation.operators import count_operators
 from edgeofa.emulation.process import JobEnd, ProcessGroup, emulate
-from edgeofa.emulation.qemu import profile_command, require_qemu
+from edgeofa.emulation.qemu import emulator_command, profile_command, require_qemu
 from edgeofa.emulation.runtimes import RUNTIMES, Runtime, is_ready
 from edgeofa.emulation.sysroot import sysroot
 from edgeofa.emulation.trace import Region, parse_trace
@@ -54,7 +55,8 @@ class Profile:
     fully_accelerated: bool | None
 
 
-_Finish = Callable[[Job, Profile | str, Mapping[str, float]], T]
+#: jobs of one process and how each ended (None: lost twice), to one result each
+_Judge = Callable[[Sequence[Job], Sequence[JobEnd | None]], list[T]]
 
 
 class QemuUserDevice(Device):
@@ -82,6 +84,7 @@ class QemuUserDevice(Device):
         root = sysroot(target.core, target.emulation)
         plugin = build("edgeofa-profile", "host")
         self._command = profile_command(self._qemu, target.emulation.cpu, target.core, root, plugin)
+        self._plain_command = emulator_command(self._qemu, target.emulation.cpu, root)
         self._runner = runner_path("aarch64")
         prices = cache_dir() / "prices" / "blocks.sqlite"
         self._prices = BlockPrices(target.emulation.mca_cpu, prices)
@@ -111,25 +114,45 @@ class QemuUserDevice(Device):
             cores = f"1 to {self._core.cores}"
             raise UsageError(f"{threads} threads; {cores} are possible", where=self.name)
 
-        def finish(job: Job, profile: Profile | str, prices: Mapping[str, float]) -> Outcome:
-            return self._outcome(job, profile, prices, threads)
+        def judge(part: Sequence[Job], ends: Sequence[JobEnd | None]) -> list[Outcome]:
+            profiles = [_profile(job, end) for job, end in zip(part, ends, strict=True)]
+            prices = self._prices.cycles(
+                block.code for p in profiles if isinstance(p, Profile) for block in p.region.blocks
+            )
+            return [
+                self._outcome(j, p, prices, threads) for j, p in zip(part, profiles, strict=True)
+            ]
 
-        return self._spread(jobs, finish, progress)
+        counted = [job for job in jobs if job.timed and not job.watch]
+        others = [job for job in jobs if not job.timed or job.watch]
+        found = iter(self._spread(counted, judge, progress))
+        uncounted = iter(self._spread(others, _uncounted, progress, counted=False))
+        return [next(found if job.timed and not job.watch else uncounted) for job in jobs]
 
     def profile(
         self, jobs: Sequence[Job], *, progress: Progress | None = None
     ) -> list[Profile | str]:
         """What each job executed, before any model; the reason where it failed."""
-        return self._spread(jobs, lambda _job, profile, _prices: profile, progress)
+
+        def judge(part: Sequence[Job], ends: Sequence[JobEnd | None]) -> list[Profile | str]:
+            return [_profile(job, end) for job, end in zip(part, ends, strict=True)]
+
+        return self._spread(jobs, judge, progress)
 
     def prices(self, codes: Iterable[str]) -> dict[str, float]:
         """Cycles per execution of basic blocks on the target's core (see mca.py)."""
         return self._prices.cycles(codes)
 
     def _spread(
-        self, jobs: Sequence[Job], finish: _Finish[T], progress: Progress | None
+        self,
+        jobs: Sequence[Job],
+        judge: _Judge[T],
+        progress: Progress | None,
+        *,
+        counted: bool = True,
     ) -> list[T]:
-        """Run the jobs over several processes; ``finish`` is called for each, in any order."""
+        """Run the jobs over several processes; ``judge`` is called for each of them, in any
+        order. Without ``counted`` the emulator runs several times as fast and leaves no trace."""
         chunks = self._chunks(jobs)
         results: dict[int, T] = {}
         with (
@@ -138,7 +161,7 @@ class QemuUserDevice(Device):
             ProcessGroup() as group,
         ):
             futures = [
-                pool.submit(self._chunk, jobs, chunk, folder / f"{n:04}", finish, group)
+                pool.submit(self._chunk, jobs, chunk, folder / f"{n:04}", judge, group, counted)
                 for n, chunk in enumerate(chunks)
             ]
             try:
@@ -183,40 +206,36 @@ class QemuUserDevice(Device):
         jobs: Sequence[Job],
         numbers: Sequence[int],
         folder: Path,
-        finish: _Finish[T],
+        judge: _Judge[T],
         group: ProcessGroup,
+        counted: bool,
     ) -> dict[int, T]:
         """Run jobs in one process; one that was lost or killed gets a second one to itself."""
         chunk = [jobs[n] for n in numbers]
-        ends = self._emulate(chunk, folder / "all", group)
+        ends = self._emulate(chunk, folder / "all", group, counted)
         for place, job in enumerate(chunk):
             if place not in ends or ends[place].was_killed:
-                again = self._emulate([job], folder / f"{place:04}", group)
+                again = self._emulate([job], folder / f"{place:04}", group, counted)
                 if 0 in again:
                     ends[place] = again[0]
-        profiles = [_profile(job, ends.get(place)) for place, job in enumerate(chunk)]
-        prices = self._prices.cycles(
-            block.code for p in profiles if isinstance(p, Profile) for block in p.region.blocks
+        return dict(
+            zip(numbers, judge(chunk, [ends.get(n) for n in range(len(chunk))]), strict=True)
         )
-        return {
-            number: finish(job, profile, prices)
-            for number, job, profile in zip(numbers, chunk, profiles, strict=True)
-        }
 
-    def _emulate(self, jobs: Sequence[Job], folder: Path, group: ProcessGroup) -> dict[int, JobEnd]:
-        # counts do not vary, so one counted invoke says all; a real device takes job.runs
-        emulated = [
-            dataclasses.replace(
-                job,
-                warmups=max(job.warmups, 1 if job.cold else _WARMUPS),
-                runs=1,
-                warmup_ms=0.0,
-                min_run_ms=0.0,
-            )
-            for job in jobs
-        ]
+    def _emulate(
+        self, jobs: Sequence[Job], folder: Path, group: ProcessGroup, counted: bool
+    ) -> dict[int, JobEnd]:
+        emulated = [dataclasses.replace(job, warmup_ms=0.0, min_run_ms=0.0) for job in jobs]
+        if counted:
+            # counts do not vary, so one counted invoke says all; a real device takes job.runs
+            emulated = [
+                dataclasses.replace(
+                    job, warmups=max(job.warmups, 1 if job.cold else _WARMUPS), runs=1
+                )
+                for job in emulated
+            ]
         return emulate(
-            self._command,
+            self._command if counted else self._plain_command,
             self._runner,
             self._runtime(jobs[0].backend).path,
             self._kernels,
@@ -249,9 +268,35 @@ class QemuUserDevice(Device):
         )
 
 
+_LOST = "the emulator ended twice without an answer"
+
+
+def _uncounted(jobs: Sequence[Job], ends: Sequence[JobEnd | None]) -> list[Outcome]:
+    """Outputs and endurance of jobs that ran without the plugin; there is no time to tell."""
+    found: list[Outcome] = []
+    for job, end in zip(jobs, ends, strict=True):
+        if end is None:
+            found.append(Failure(job, _LOST))
+        elif isinstance(end.outcome, Failure):
+            found.append(Failure(job, end.outcome.reason))
+        else:
+            result = end.outcome
+            found.append(
+                Measurement(
+                    job=job,
+                    samples_ns=(),
+                    evidence="modelled",
+                    output=result.output,
+                    fully_accelerated=result.record.fully_accelerated,
+                    endurance=endurance(result.record),
+                )
+            )
+    return found
+
+
 def _profile(job: Job, end: JobEnd | None) -> Profile | str:
     if end is None:
-        return "the emulator ended twice without an answer"
+        return _LOST
     if isinstance(end.outcome, Failure):
         return end.outcome.reason
     try:

@@ -252,7 +252,7 @@ RESULT = {
     "output": {"bytes": 4, "type": "float32", "shape": [1]},
     "samples_ns": [1.5],
 }
-HELLO = {"event": "runner", "protocol": 1, "runtime": "litert", "version": "", "pinned": False}
+HELLO = {"event": "runner", "protocol": 2, "runtime": "litert", "version": "", "pinned": False}
 START = {"event": "start", "job": 0, "pid": 7}
 
 

@@ -173,7 +173,7 @@ def script(tmp_path: Path, text: str) -> RunnerCommand:
 
 
 HELLO = (
-    'print(\'{"event":"runner","protocol":1,"runtime":"litert","version":"","pinned":false}\','
+    'print(\'{"event":"runner","protocol":2,"runtime":"litert","version":"","pinned":false}\','
     " flush=True)\n"
 )
 
@@ -183,7 +183,7 @@ HELLO = (
     [
         "print('hello')",
         'print(\'{"event":"end","jobs":0}\')',
-        HELLO.replace('"protocol":1', '"protocol":9'),
+        HELLO.replace('"protocol":2', '"protocol":9'),
         HELLO + 'print(\'{"event":"error","job":0,"reason":"?"}\')',
         HELLO + "print('x' * 3000000)",
         HELLO

@@ -83,6 +83,11 @@ static int set(struct job *job, const char *key, const char *text) {
     job->cold = (int)value;
     return 0;
   }
+  if (!strcmp(key, "watch")) {
+    if (number(key, text, 1, &value)) return -1;
+    job->watch = (int)value;
+    return 0;
+  }
   return fault("unknown key %.32s in the job list", key);
 }
 

@@ -19,6 +19,8 @@ struct job {
   int64_t min_ns;        /* min_ns N: sample for at least this long (not when emulated) */
   int64_t timeout_ms;    /* timeout_ms N: the job is killed after this long */
   int cold;              /* cold 0|1: drop the weights from the caches before every timed invoke */
+  int watch;             /* watch 0|1: compare every sample's output with the first one's, and tell
+                            how memory grew; a sample is one invoke */
 };
 
 /* Read the next job from standard input: 1 read, 0 end of the list, -1 after fault(). */

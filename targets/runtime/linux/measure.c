@@ -13,6 +13,8 @@
 #include "fault.h"
 #include "markers.h"
 #include "state.h"
+#include "watch.h"
+#include "yardstick.h"
 
 /* The model is opened here and named to the runtime by this descriptor: a path of constant length
  * keeps the runtime's heap the same for every model file. */
@@ -168,7 +170,7 @@ static int warm_up(const struct runtime *runtime, struct model *model, const str
 
 /* Invokes of one sample: more than one only where MAX_SAMPLES single ones would not fill min_ns. */
 static int64_t batch_size(const struct job *job, double invoke_ns) {
-  if (job->cold || invoke_ns <= 0) return 1;
+  if (job->cold || job->watch || invoke_ns <= 0) return 1;
   double needed = (double)job->min_ns / (invoke_ns * (MAX_SAMPLES / 2));
   return needed > 1 ? (int64_t)needed + 1 : 1;
 }
@@ -185,8 +187,13 @@ int measure(const struct runtime *runtime, const struct job *job,
             const struct measure_options *options, struct report *report) {
   static struct model model;
   static struct device_state before, after;
+  static struct watch watch;
+  double yardsticks[2] = {0, 0};
   struct sweep sweep = {NULL, 0};
-  if (!options->emulated) state_read(&before, options->cpu);
+  if (!options->emulated) {
+    state_read(&before, options->cpu);
+    yardsticks[0] = yardstick_ns();
+  }
 
   int64_t load_begin = now_ns();
   if (load(runtime, job, &model)) return -1;
@@ -208,15 +215,20 @@ int measure(const struct runtime *runtime, const struct job *job,
   int64_t per_sample = options->emulated ? 1 : batch_size(job, invoke_ns);
   int64_t min_ns = options->emulated ? 0 : job->min_ns;
   long samples = 0;
+  if (job->watch) watch_begin(&watch, job->runs);
   for (double spent = 0;
        samples < MAX_SAMPLES && (samples < job->runs || spent < (double)min_ns);) {
     if (job->cold && make_cold(runtime, &model, &sweep)) return -1;
     double sample = timed_batch(runtime, &model, per_sample);
     if (sample < 0) return -1;
+    if (job->watch && watch_invoke(&watch, runtime, &model.outputs[0])) return -1;
     samples_ns[samples++] = sample;
     spent += sample * (double)per_sample;
   }
-  if (!options->emulated) state_read(&after, options->cpu);
+  if (!options->emulated) {
+    yardsticks[1] = yardstick_ns();
+    state_read(&after, options->cpu);
+  }
   if (job->output[0] && write_output(runtime, job->output, &model.outputs[0])) return -1;
 
   report_add(report, "\"load_ns\":%lld,\"regions\":%lld,\"invokes_per_sample\":%lld,",
@@ -234,8 +246,9 @@ int measure(const struct runtime *runtime, const struct job *job,
     state_report(report, &before);
     report_add(report, ",\"after\":");
     state_report(report, &after);
-    report_add(report, ",");
+    report_add(report, ",\"yardstick_ns\":[%.1f,%.1f],", yardsticks[0], yardsticks[1]);
   }
+  if (job->watch) watch_report(report, &watch);
   report_add(report, "\"samples_ns\":[");
   for (long i = 0; i < samples; i++) report_add(report, "%s%.1f", i ? "," : "", samples_ns[i]);
   report_add(report, "]");

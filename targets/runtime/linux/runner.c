@@ -5,7 +5,7 @@
  * The job list comes on standard input (see job.h); one JSON line per event goes to standard
  * output:
  *
- *   {"event":"runner","protocol":1,...}             once, when the library is loaded
+ *   {"event":"runner","protocol":2,...}             once, when the library is loaded
  *   {"event":"start","job":I,"pid":P}               before a job
  *   {"event":"result","job":I,...}                  its measurement
  *   {"event":"error","job":I,"reason":...}          the runtime or the files refused it
@@ -40,7 +40,7 @@
 #include "runtime.h"
 #include "virtual_clock.h"
 
-enum { PROTOCOL = 1, LOG_BYTES = 1024 };
+enum { PROTOCOL = 2, LOG_BYTES = 1024 };
 enum { EXIT_USAGE = 2, EXIT_OUTPUT = 4 };
 
 static const struct runtime *const runtimes[] = {&litert_runtime, &onnx_runtime};
