@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
 from hypothesis import strategies as st
 
 from edgeofa.graph.builder import GraphBuilder, Padding
-from edgeofa.graph.ir import Activation, Array, Graph, Op, OpKind
+from edgeofa.graph.ir import Activation, Array, Graph, Op, OpKind, Pair
 
 ACTIVATIONS: tuple[Activation, ...] = ("none", "relu", "relu6")
+#: square ones first: they are what shrinking ends at
+KERNELS: tuple[Pair, ...] = ((1, 1), (3, 3), (5, 5), (3, 1), (2, 4))
+STRIDES: tuple[Pair, ...] = ((1, 1), (2, 2), (1, 2), (3, 1))
 
 
 class _Draw:
@@ -27,40 +32,40 @@ class _Draw:
         n, height, width, channels = self.builder.shape(self.tip)
         return n, height, width, channels
 
-    def padding(self, kernel: int) -> Padding:
+    def padding(self, kernel: Pair) -> Padding:
         choice = self.draw(st.sampled_from(["same", "symmetric", "valid", "explicit"]))
         _, height, width, _ = self.image()
         if choice == "explicit":
-            side = st.integers(0, kernel - 1)
-            pads = (self.draw(side), self.draw(side), self.draw(side), self.draw(side))
+            tall, wide = st.integers(0, kernel[0] - 1), st.integers(0, kernel[1] - 1)
+            pads = (self.draw(tall), self.draw(tall), self.draw(wide), self.draw(wide))
         elif choice == "valid":
             pads = (0, 0, 0, 0)
         else:
             return "same" if choice == "same" else "symmetric"
-        if height + pads[0] + pads[1] < kernel or width + pads[2] + pads[3] < kernel:
+        if height + pads[0] + pads[1] < kernel[0] or width + pads[2] + pads[3] < kernel[1]:
             return "same"
         return pads
 
     def convolution(self) -> None:
-        kernel = self.draw(st.sampled_from([1, 3, 5]))
+        kernel = self.draw(st.sampled_from(KERNELS))
         cin, cout = self.image()[3], self.draw(st.integers(1, 12))
         self.tip = self.builder.conv2d(
             self.tip,
-            self.normal((cout, kernel, kernel, cin), (2 / (cin * kernel * kernel)) ** 0.5),
+            self.normal((cout, *kernel, cin), (2 / (cin * prod(kernel))) ** 0.5),
             self.normal((cout,), 0.3),
-            stride=self.draw(st.integers(1, 2)),
+            stride=self.draw(st.sampled_from(STRIDES)),
             padding=self.padding(kernel),
             activation=self.draw(st.sampled_from(ACTIVATIONS)),
         )
 
     def depthwise(self) -> None:
-        kernel = self.draw(st.sampled_from([1, 3, 5, 7]))
+        kernel = self.draw(st.sampled_from([*KERNELS, (7, 7)]))
         channels = self.image()[3]
         self.tip = self.builder.depthwise_conv2d(
             self.tip,
-            self.normal((1, kernel, kernel, channels), (2 / kernel**2) ** 0.5),
+            self.normal((1, *kernel, channels), (2 / prod(kernel)) ** 0.5),
             self.normal((channels,), 0.3),
-            stride=self.draw(st.integers(1, 2)),
+            stride=self.draw(st.sampled_from(STRIDES)),
             padding=self.padding(kernel),
             activation=self.draw(st.sampled_from(ACTIVATIONS)),
         )

@@ -213,9 +213,9 @@ class _Writer:
 
     def sliding_window(self, op: Op, options: Any) -> int:
         """Set stride and padding; returns the input, which is a padded one where pads demand it."""
-        options.strideH = options.strideW = op.stride
+        options.strideH, options.strideW = op.stride
         if op.weight is None:
-            options.filterHeight = options.filterWidth = window_size(op)
+            options.filterHeight, options.filterWidth = window_size(op)
         else:
             options.dilationHFactor = options.dilationWFactor = 1
         padding = padding_of(self.graph, op)

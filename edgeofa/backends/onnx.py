@@ -190,10 +190,9 @@ class _Writer:
     def windowed(self, op: Op, inputs: list[str], output: str) -> None:
         _, earlier = self.absorbed.get(op.inputs[0], (0, _NO_PADS))
         top, bottom, left, right = (a + b for a, b in zip(op.pads, earlier, strict=True))
-        size = window_size(op)
         attributes: dict[str, Any] = {
-            "kernel_shape": [size, size],
-            "strides": [op.stride, op.stride],
+            "kernel_shape": list(window_size(op)),
+            "strides": list(op.stride),
             "pads": [top, left, bottom, right],
         }
         if op.kind == "depthwise_conv2d":
@@ -218,7 +217,7 @@ class _Writer:
             ]
         if op.weight_scale is None or weight.dtype != np.int8:
             raise UnsupportedOperator("an int8 graph with a float operator", where=op.name)
-        scale = np.asarray(op.weight_scale, np.float32)
+        scale = np.broadcast_to(np.asarray(op.weight_scale, np.float32), op.linear[1].shape)
         number, _ = self.absorbed.get(op.inputs[0], (op.inputs[0], _NO_PADS))
         bias_scale = scale * np.float32(self.stored_as(number).scale)
         return [

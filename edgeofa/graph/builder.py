@@ -7,10 +7,15 @@ from typing import Literal
 import numpy as np
 
 from edgeofa.errors import UsageError
-from edgeofa.graph.ir import Activation, Array, Graph, Op, OpKind, Pads, Tensor
+from edgeofa.graph.ir import Activation, Array, Graph, Op, OpKind, Pads, Pair, Tensor
 from edgeofa.graph.ops import output_shape, same_pads, symmetric_pads, validate
 
 Padding = Literal["same", "symmetric", "valid"] | Pads
+
+
+def as_pair(size: int | Pair) -> Pair:
+    """One size for both directions, or (vertical, horizontal) as given."""
+    return (size, size) if isinstance(size, int) else size
 
 
 class GraphBuilder:
@@ -50,9 +55,9 @@ class GraphBuilder:
         *,
         name: str | None = None,
         activation: Activation = "none",
-        stride: int = 1,
+        stride: Pair = (1, 1),
         pads: Pads = (0, 0, 0, 0),
-        kernel: int = 0,
+        kernel: Pair = (0, 0),
         weight: Array | None = None,
         bias: Array | None = None,
     ) -> int:
@@ -74,7 +79,7 @@ class GraphBuilder:
         self._ops.append(op)
         return op.output
 
-    def _pads(self, x: int, kernel: int, stride: int, padding: Padding) -> Pads:
+    def _pads(self, x: int, kernel: Pair, stride: Pair, padding: Padding) -> Pads:
         if isinstance(padding, tuple):
             return padding
         if padding == "symmetric":
@@ -90,19 +95,20 @@ class GraphBuilder:
         weight: Array,
         bias: Array,
         *,
-        stride: int = 1,
+        stride: int | Pair = 1,
         padding: Padding = "same",
         activation: Activation = "none",
         name: str | None = None,
     ) -> int:
         """Convolution; ``weight`` is OHWI."""
-        pads = self._pads(x, weight.shape[1], stride, padding)
+        step = as_pair(stride)
+        pads = self._pads(x, (weight.shape[1], weight.shape[2]), step, padding)
         return self.add_op(
             "conv2d",
             (x,),
             name=name,
             activation=activation,
-            stride=stride,
+            stride=step,
             pads=pads,
             weight=weight,
             bias=bias,
@@ -114,19 +120,20 @@ class GraphBuilder:
         weight: Array,
         bias: Array,
         *,
-        stride: int = 1,
+        stride: int | Pair = 1,
         padding: Padding = "same",
         activation: Activation = "none",
         name: str | None = None,
     ) -> int:
         """Depthwise convolution; ``weight`` is 1HWC."""
-        pads = self._pads(x, weight.shape[1], stride, padding)
+        step = as_pair(stride)
+        pads = self._pads(x, (weight.shape[1], weight.shape[2]), step, padding)
         return self.add_op(
             "depthwise_conv2d",
             (x,),
             name=name,
             activation=activation,
-            stride=stride,
+            stride=step,
             pads=pads,
             weight=weight,
             bias=bias,
@@ -163,29 +170,29 @@ class GraphBuilder:
     def average_pool2d(
         self,
         x: int,
-        kernel: int,
+        kernel: int | Pair,
         *,
-        stride: int | None = None,
+        stride: int | Pair | None = None,
         padding: Padding = "valid",
         name: str | None = None,
     ) -> int:
         """Average of the real pixels in each window: padding is not counted (TFLite's rule)."""
-        step = stride or kernel
-        pads = self._pads(x, kernel, step, padding)
-        return self.add_op("average_pool2d", (x,), name=name, stride=step, pads=pads, kernel=kernel)
+        size, step = as_pair(kernel), as_pair(stride or kernel)
+        pads = self._pads(x, size, step, padding)
+        return self.add_op("average_pool2d", (x,), name=name, stride=step, pads=pads, kernel=size)
 
     def max_pool2d(
         self,
         x: int,
-        kernel: int,
+        kernel: int | Pair,
         *,
-        stride: int | None = None,
+        stride: int | Pair | None = None,
         padding: Padding = "valid",
         name: str | None = None,
     ) -> int:
-        step = stride or kernel
-        pads = self._pads(x, kernel, step, padding)
-        return self.add_op("max_pool2d", (x,), name=name, stride=step, pads=pads, kernel=kernel)
+        size, step = as_pair(kernel), as_pair(stride or kernel)
+        pads = self._pads(x, size, step, padding)
+        return self.add_op("max_pool2d", (x,), name=name, stride=step, pads=pads, kernel=size)
 
     def pad(self, x: int, pads: Pads, *, name: str | None = None) -> int:
         """Zeros around the image."""

@@ -21,6 +21,8 @@ from edgeofa.errors import UsageError
 Array = NDArray[Any]
 DType = Literal["float32", "int8"]
 Activation = Literal["none", "relu", "relu6"]
+#: (vertical, horizontal), in pixels
+Pair = tuple[int, int]
 #: (top, bottom, left, right) zero padding, in pixels
 Pads = tuple[int, int, int, int]
 
@@ -74,8 +76,9 @@ class Op:
 
     ``inputs`` and ``output`` are tensor numbers. ``name`` is the operator's place in the module
     that it came from and appears in error messages. ``kernel`` serves the pools only: the size of
-    a convolution's kernel is its weight's. ``weight_scale`` (one per output channel) is present
-    exactly when the graph is int8. ``mean`` averages over height and width and keeps them as 1.
+    a convolution's kernel is its weight's. ``weight_scale`` is present exactly when the graph is
+    int8: one per output channel, or a single one for a whole dense layer, whose rounding differs.
+    ``mean`` averages over height and width and keeps them as 1.
     ``fully_connected`` flattens its input.
     """
 
@@ -84,9 +87,9 @@ class Op:
     inputs: tuple[int, ...]
     output: int
     activation: Activation = "none"
-    stride: int = 1
+    stride: Pair = (1, 1)
     pads: Pads = (0, 0, 0, 0)
-    kernel: int = 0
+    kernel: Pair = (0, 0)
     weight: Array | None = None
     bias: Array | None = None
     weight_scale: Array | None = None

@@ -13,7 +13,7 @@ from math import prod
 import numpy as np
 
 from edgeofa.errors import UsageError
-from edgeofa.graph.ir import Array, Graph, Op, OpKind, Pads, Quantization, Tensor
+from edgeofa.graph.ir import Array, Graph, Op, OpKind, Pads, Pair, Quantization, Tensor
 
 Shape = tuple[int, ...]
 
@@ -36,27 +36,30 @@ class OpRule:
     keeps_quantization: bool = False
 
 
-def same_pads(size: tuple[int, int], kernel: int, stride: int) -> Pads:
+def same_pads(size: Pair, kernel: Pair, stride: Pair) -> Pads:
     """TensorFlow's SAME padding, made explicit: output ceil(size / stride), odd pixel at the end.
 
     Args:
         size: height and width of the input, in pixels.
     """
     pads: list[int] = []
-    for extent in size:
-        total = max((-(-extent // stride) - 1) * stride + kernel - extent, 0)
+    for extent, window, step in zip(size, kernel, stride, strict=True):
+        total = max((-(-extent // step) - 1) * step + window - extent, 0)
         pads += [total // 2, total - total // 2]
     return pads[0], pads[1], pads[2], pads[3]
 
 
-def symmetric_pads(kernel: int) -> Pads:
+def symmetric_pads(kernel: Pair) -> Pads:
     """PyTorch's usual padding for an odd kernel: ``kernel // 2`` on every side."""
-    return (kernel // 2,) * 4
+    vertical, horizontal = kernel[0] // 2, kernel[1] // 2
+    return vertical, vertical, horizontal, horizontal
 
 
-def window_size(op: Op) -> int:
-    """Height (and width) of the window that a convolution or a pool moves over its input."""
-    return op.kernel if op.weight is None else int(op.weight.shape[1])
+def window_size(op: Op) -> Pair:
+    """Height and width of the window that a convolution or a pool moves over its input."""
+    if op.weight is None:
+        return op.kernel
+    return int(op.weight.shape[1]), int(op.weight.shape[2])
 
 
 def _image(op: Op, shape: Shape) -> Shape:
@@ -65,15 +68,17 @@ def _image(op: Op, shape: Shape) -> Shape:
     return shape
 
 
-def _window(op: Op, shape: Shape) -> tuple[int, int]:
+def _window(op: Op, shape: Shape) -> Pair:
     _, height, width, _ = _image(op, shape)
     top, bottom, left, right = op.pads
     kernel = window_size(op)
     out = tuple(
-        (extent - kernel) // op.stride + 1 if extent >= kernel else 0
-        for extent in (height + top + bottom, width + left + right)
+        (extent - size) // max(step, 1) + 1 if extent >= size else 0
+        for extent, size, step in zip(
+            (height + top + bottom, width + left + right), kernel, op.stride, strict=True
+        )
     )
-    if kernel < 1 or op.stride < 1 or min(out) < 1:
+    if min(kernel) < 1 or min(op.stride) < 1 or min(out) < 1:
         raise UsageError(
             f"a window of {kernel} px does not fit {shape} with pads {op.pads}", where=op.name
         )
@@ -88,14 +93,14 @@ def _weight(op: Op, rank: int) -> Array:
 
 def _conv_shape(op: Op, shapes: tuple[Shape, ...]) -> Shape:
     weight = _weight(op, 4)
-    if weight.shape[1] != weight.shape[2] or weight.shape[3] != _image(op, shapes[0])[3]:
+    if weight.shape[3] != _image(op, shapes[0])[3]:
         raise UsageError(f"weight {weight.shape} (OHWI) on input {shapes[0]}", where=op.name)
     return (shapes[0][0], *_window(op, shapes[0]), int(weight.shape[0]))
 
 
 def _depthwise_shape(op: Op, shapes: tuple[Shape, ...]) -> Shape:
     weight = _weight(op, 4)
-    expected = (1, weight.shape[1], weight.shape[1], _image(op, shapes[0])[3])
+    expected = (1, *weight.shape[1:3], _image(op, shapes[0])[3])
     if weight.shape != expected:
         raise UsageError(f"weight {weight.shape} (1HWC) on input {shapes[0]}", where=op.name)
     return (shapes[0][0], *_window(op, shapes[0]), int(weight.shape[3]))
@@ -120,7 +125,8 @@ def _broadcast_shape(op: Op, shapes: tuple[Shape, ...]) -> Shape:
 
 def _pool_shape(op: Op, shapes: tuple[Shape, ...]) -> Shape:
     # a window of padding alone would have no pixel to pool
-    if max(op.pads) >= max(op.kernel, 1):
+    height, width = op.kernel
+    if max(op.pads[:2]) >= max(height, 1) or max(op.pads[2:]) >= max(width, 1):
         raise UsageError(f"pads {op.pads} of a {op.kernel} px pool", where=op.name)
     return (shapes[0][0], *_window(op, shapes[0]), shapes[0][3])
 
@@ -277,7 +283,8 @@ def _validate_weights(graph: Graph, op: Op) -> None:
     if quantized != (scale is not None):
         raise UsageError("weight scales belong to int8 graphs, and only to them", where=op.name)
     if scale is not None:
-        if scale.shape != (channels,) or scale.dtype != np.float32:
+        per_tensor = op.kind == "fully_connected" and scale.shape == (1,)
+        if not (per_tensor or scale.shape == (channels,)) or scale.dtype != np.float32:
             raise UsageError(f"one float32 scale for each of {channels} channels", where=op.name)
         if not (np.isfinite(scale).all() and (scale > 0).all()):
             raise UsageError("weight scales must be positive", where=op.name)

@@ -61,7 +61,7 @@ def test_macs_of_mobilenet_v3_large() -> None:
 
 @given(st.integers(1, 40), st.integers(1, 40), st.sampled_from([1, 3, 5, 7]), st.integers(1, 3))
 def test_same_pads_give_the_ceiling(height: int, width: int, kernel: int, stride: int) -> None:
-    top, bottom, left, right = same_pads((height, width), kernel, stride)
+    top, bottom, left, right = same_pads((height, width), (kernel, kernel), (stride, stride))
     assert (height + top + bottom - kernel) // stride + 1 == -(-height // stride)
     assert (width + left + right - kernel) // stride + 1 == -(-width // stride)
     assert 0 <= bottom - top <= 1
@@ -83,7 +83,7 @@ def broken(graph: Graph, index: int, **changes: object) -> Graph:
 @pytest.mark.parametrize(
     ("index", "changes", "place", "what"),
     [
-        (0, {"stride": 1}, "stem", "shape"),
+        (0, {"stride": (1, 1)}, "stem", "shape"),
         (0, {"bias": np.zeros(3, np.float32)}, "stem", "bias"),
         (0, {"bias": None}, "stem", "bias"),
         (0, {"pads": (0, -1, 0, 0)}, "stem", "negative"),

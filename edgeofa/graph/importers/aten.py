@@ -32,7 +32,7 @@ def _convolution(im: Translator, node: fx.Node, a: Arguments) -> Value:
         vertical, horizontal = pair(padding)
         own = (vertical, vertical, horizontal, horizontal)
     source, pads = im.padded(a.node("input"), own)
-    op = Op("conv2d", "", (), 0, stride=stride, pads=pads)
+    op = Op("conv2d", "", (), 0, stride=(stride, stride), pads=pads)
     bias = im.constant(a.get("bias"))
     if groups == 1:
         return im.linear(node, op, source, weight.transpose(0, 2, 3, 1), bias, 0)
@@ -179,8 +179,8 @@ def _adaptive_pool(im: Translator, node: fx.Node, a: Arguments) -> Value:
         return im.builder.add_op(Op("mean", place_of(node, im.name), (), 0), [im.value(source)])
     if out is None or height != width or height % out:
         raise im.unsupported(node, f"{height}x{width} px to {a.get('output_size')}")
-    kernel = height // out
-    op = Op("average_pool2d", place_of(node, im.name), (), 0, stride=kernel, kernel=kernel)
+    window = (height // out, height // out)
+    op = Op("average_pool2d", place_of(node, im.name), (), 0, stride=window, kernel=window)
     return im.builder.add_op(op, [im.value(source)])
 
 
@@ -201,7 +201,8 @@ def _pool(im: Translator, node: fx.Node, a: Arguments) -> Value:
         pads = NO_PADS
     kind: OpKind = "max_pool2d" if maximum else "average_pool2d"
     return im.builder.add_op(
-        Op(kind, name, (), 0, stride=stride, pads=pads, kernel=kernel), [value]
+        Op(kind, name, (), 0, stride=(stride, stride), pads=pads, kernel=(kernel, kernel)),
+        [value],
     )
 
 
