@@ -65,6 +65,8 @@ class DeviceState:
     governor: str | None = None
     temperature_c: float | None = None
     throttled: bool | None = None
+    #: counts up with every throttling since the device was started
+    throttle_events: float | None = None
     load: float | None = None
 
 
@@ -103,6 +105,8 @@ class Measurement:
     peak_rss_bytes: int | None = None
     #: a fixed piece of arithmetic, timed before and after the samples
     yardstick_ns: tuple[float, float] | None = None
+    #: how often something else took the processor during the samples
+    preemptions: int | None = None
     endurance: Endurance | None = None
 
 

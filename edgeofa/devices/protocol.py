@@ -67,6 +67,8 @@ class State(_Event):
     temperature_c: float | None
     load: float | None
     throttled: bool | None
+    #: counts up with every throttling since the device was started
+    throttle_events: float | None = Field(ge=0, allow_inf_nan=False)
     governor: str | None = Field(max_length=64)
 
 
@@ -97,7 +99,8 @@ class RunnerResult(_Event):
 
     ``regions``: how many timed invokes the job marked for an emulator, the last ones being the
     samples' own. ``yardstick_ns``: a fixed piece of arithmetic, timed before and after the job, by
-    which two times of one machine are comparable. Emulated jobs report neither it nor device state.
+    which two times of one machine are comparable. ``preemptions``: how often something else took
+    the processor during the samples. Emulated jobs report none of these, and no device state.
     """
 
     event: Literal["result"]
@@ -111,6 +114,7 @@ class RunnerResult(_Event):
     peak_rss_bytes: int | None = None
     before: State | None = None
     after: State | None = None
+    preemptions: int | None = Field(default=None, ge=0)
     yardstick_ns: tuple[_Nanoseconds, _Nanoseconds] | None = None
     watch: Watched | None = None
     samples_ns: tuple[_Nanoseconds, ...] = Field(min_length=1, max_length=_MAX_SAMPLES)

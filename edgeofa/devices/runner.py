@@ -142,6 +142,7 @@ def measurement(job: Job, result: JobResult, evidence: Evidence) -> Measurement:
         load_ms=record.load_ns / 1e6,
         peak_rss_bytes=record.peak_rss_bytes,
         yardstick_ns=record.yardstick_ns,
+        preemptions=record.preemptions,
         endurance=endurance(record),
     )
 

@@ -189,6 +189,7 @@ int measure(const struct runtime *runtime, const struct job *job,
   static struct device_state before, after;
   static struct watch watch;
   double yardsticks[2] = {0, 0};
+  struct rusage usage;
   struct sweep sweep = {NULL, 0};
   if (!options->emulated) {
     state_read(&before, options->cpu);
@@ -215,6 +216,8 @@ int measure(const struct runtime *runtime, const struct job *job,
   int64_t per_sample = options->emulated ? 1 : batch_size(job, invoke_ns);
   int64_t min_ns = options->emulated ? 0 : job->min_ns;
   long samples = 0;
+  getrusage(RUSAGE_SELF, &usage);
+  long preemptions = usage.ru_nivcsw;
   if (job->watch) watch_begin(&watch, job->runs);
   for (double spent = 0;
        samples < MAX_SAMPLES && (samples < job->runs || spent < (double)min_ns);) {
@@ -225,6 +228,8 @@ int measure(const struct runtime *runtime, const struct job *job,
     samples_ns[samples++] = sample;
     spent += sample * (double)per_sample;
   }
+  getrusage(RUSAGE_SELF, &usage);
+  preemptions = usage.ru_nivcsw - preemptions;
   if (!options->emulated) {
     yardsticks[1] = yardstick_ns();
     state_read(&after, options->cpu);
@@ -240,8 +245,8 @@ int measure(const struct runtime *runtime, const struct job *job,
   report_tensor(report, "input", &model.inputs[0]);
   report_tensor(report, "output", &model.outputs[0]);
   if (!options->emulated) {
-    struct rusage usage;
     getrusage(RUSAGE_SELF, &usage);
+    report_add(report, "\"preemptions\":%ld,", preemptions);
     report_add(report, "\"peak_rss_bytes\":%lld,\"before\":", (long long)usage.ru_maxrss * 1024);
     state_report(report, &before);
     report_add(report, ",\"after\":");
