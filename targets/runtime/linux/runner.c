@@ -1,6 +1,11 @@
 /* edgeofa-runner: runs models through libLiteRt.so or libonnxruntime.so and reports their times.
  *
  *   edgeofa-runner --library PATH [--threads N] [--kernels delegate|builtin] [--cpu N] [--emulated]
+ *                  [--lease FILE] [--root DIR]
+ *
+ * FILE is locked (shared) as long as a job may run, so that nobody else begins to measure before;
+ * DIR is where the device's state is read, in tests. When nobody reads the results any more the
+ * runner ends, with its job.
  *
  * The job list comes on standard input (see job.h); one JSON line per event goes to standard
  * output:
@@ -28,6 +33,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -38,6 +44,7 @@
 #include "measure.h"
 #include "report.h"
 #include "runtime.h"
+#include "state.h"
 #include "virtual_clock.h"
 
 enum { PROTOCOL = 2, LOG_BYTES = 1024 };
@@ -106,6 +113,14 @@ static int integer(const char *name, const char *text, long low, long high, int 
   return 0;
 }
 
+/* A shared lock that we and our jobs hold until the last of us ends. */
+static int lease(const char *path) {
+  int descriptor = open(path, O_RDWR | O_NOFOLLOW); /* not closed on exec: jobs keep it too */
+  if (descriptor < 0 || flock(descriptor, LOCK_SH | LOCK_NB))
+    return fault("cannot lock %.300s: %s", path, strerror(errno));
+  return 0;
+}
+
 static int parse(int argc, char **argv, struct settings *settings) {
   for (int i = 1; i < argc; i++) {
     const char *name = argv[i];
@@ -120,6 +135,10 @@ static int parse(int argc, char **argv, struct settings *settings) {
       settings->runtime.kernels = argv[i];
       if (strcmp(argv[i], "delegate") && strcmp(argv[i], "builtin"))
         return fault("--kernels is delegate or builtin");
+    } else if (!strcmp(name, "--lease")) {
+      if (lease(argv[i])) return -1;
+    } else if (!strcmp(name, "--root")) {
+      state_root(argv[i]);
     } else if (!strcmp(name, "--threads")) {
       if (integer(name, argv[i], 1, 256, &settings->runtime.threads)) return -1;
     } else if (!strcmp(name, "--cpu")) {
@@ -176,16 +195,20 @@ static void log_append(struct log_tail *log, const char *bytes, size_t length) {
   log->used += length;
 }
 
-/* Collect a child's result in `event` and its log until both pipes are closed; 1 when the time is
- * up first. */
+enum { WHOLE, LATE, UNHEARD };
+
+/* Collect a child's result in `event` and its log until both pipes are closed, the time is up, or
+ * nobody reads results any more. */
 static int collect(int result_pipe, int log_pipe, int64_t deadline_ms, struct log_tail *log) {
   static char chunk[4096];
-  struct pollfd pipes[2] = {{.fd = result_pipe, .events = POLLIN},
-                            {.fd = log_pipe, .events = POLLIN}};
+  struct pollfd pipes[3] = {{.fd = result_pipe, .events = POLLIN},
+                            {.fd = log_pipe, .events = POLLIN},
+                            {.fd = results}};
   while (pipes[0].fd >= 0 || pipes[1].fd >= 0) {
     int64_t left = deadline_ms - now_ms();
-    if (left <= 0) return 1;
-    if (poll(pipes, 2, left > 1000 ? 1000 : (int)left) <= 0) continue;
+    if (left <= 0) return LATE;
+    if (poll(pipes, 3, left > 1000 ? 1000 : (int)left) <= 0) continue;
+    if (pipes[2].revents) return UNHEARD;
     for (int i = 0; i < 2; i++) {
       if (pipes[i].fd < 0 || !pipes[i].revents) continue;
       ssize_t got = read(pipes[i].fd, chunk, sizeof chunk);
@@ -201,7 +224,7 @@ static int collect(int result_pipe, int log_pipe, int64_t deadline_ms, struct lo
         event.overflow = 1;
     }
   }
-  return 0;
+  return WHOLE;
 }
 
 static void report_loss(const char *name, long number, const char *reason,
@@ -230,13 +253,17 @@ static int run_job(const struct runtime *runtime, void *library, const struct se
   emit();
 
   report_reset(&event);
-  int late = collect(result_pipe[0], log_pipe[0], now_ms() + job->timeout_ms, &log);
-  if (late) kill(pid, SIGKILL);
+  int end = collect(result_pipe[0], log_pipe[0], now_ms() + job->timeout_ms, &log);
+  if (end != WHOLE) kill(pid, SIGKILL);
   while (waitpid(pid, &status, 0) < 0 && errno == EINTR) continue;
   close(result_pipe[0]), close(log_pipe[0]);
+  if (end == UNHEARD) {
+    fprintf(stderr, "edgeofa-runner: nobody reads the results\n");
+    exit(EXIT_OUTPUT);
+  }
 
   int whole = !event.overflow && event.used > 1 && event.text[event.used - 1] == '\n';
-  if (late) {
+  if (end == LATE) {
     snprintf(reason, sizeof reason, "no result within %lld ms", (long long)job->timeout_ms);
     report_loss("timeout", number, reason, &log);
   } else if (WIFSIGNALED(status)) {

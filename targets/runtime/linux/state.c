@@ -7,11 +7,18 @@
 #include <string.h>
 #include <unistd.h>
 
+enum { MAX_ZONES = 32 };
+
 static char text[256];
+static const char *root = "";
+
+void state_root(const char *folder) { root = folder; }
 
 /* The first line of a small file in `text`; 0 when it cannot be read. */
 static int slurp(const char *path) {
-  int descriptor = open(path, O_RDONLY | O_CLOEXEC);
+  char whole[512];
+  if (snprintf(whole, sizeof whole, "%s%s", root, path) >= (int)sizeof whole) return 0;
+  int descriptor = open(whole, O_RDONLY | O_CLOEXEC);
   if (descriptor < 0) return 0;
   ssize_t got = read(descriptor, text, sizeof text - 1);
   close(descriptor);
@@ -27,19 +34,52 @@ static int slurp_cpu(const char *format, int cpu) {
   return slurp(path);
 }
 
+/* The processor's own sensor where the zones have names, else the first one. */
+static double temperature(void) {
+  char path[128];
+  int chosen = 0;
+  for (int i = 0; i < MAX_ZONES; i++) {
+    snprintf(path, sizeof path, "/sys/class/thermal/thermal_zone%d/type", i);
+    if (!slurp(path)) break;
+    if (!strncmp(text, "cpu", 3) || !strncmp(text, "soc", 3) || !strcmp(text, "x86_pkg_temp")) {
+      chosen = i;
+      break;
+    }
+  }
+  snprintf(path, sizeof path, "/sys/class/thermal/thermal_zone%d/temp", chosen);
+  return slurp(path) ? strtod(text, NULL) / 1e3 : -1;
+}
+
+static void throttling(struct device_state *state, int cpu) {
+  /* Raspberry Pi: bits 0 to 3 say under-voltage, capped clock, throttled, soft limit, now; 16 to
+   * 19 that it happened since the start */
+  if (slurp("/sys/devices/platform/soc/soc:firmware/get_throttled")) {
+    unsigned long bits = strtoul(text, NULL, 16);
+    state->throttled = (bits & 0xf) != 0;
+    state->throttle_events = (double)(bits >> 16 & 0xf);
+  }
+  /* Intel: counters of a core and of its package */
+  static const char *const counters[] = {"core_throttle_count", "package_throttle_count"};
+  for (size_t i = 0; i < sizeof counters / sizeof *counters; i++) {
+    char path[128];
+    snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d/thermal_throttle/%s", cpu,
+             counters[i]);
+    if (!slurp(path)) continue;
+    if (state->throttle_events < 0) state->throttle_events = 0;
+    state->throttle_events += strtod(text, NULL);
+  }
+}
+
 void state_read(struct device_state *state, int cpu) {
-  state->clock_hz = state->temperature_c = state->load = -1;
+  state->clock_hz = state->load = state->throttle_events = -1;
   state->throttled = -1;
   state->governor[0] = 0;
   if (slurp_cpu("/sys/devices/system/cpu/cpu%d/cpufreq/scaling_cur_freq", cpu))
     state->clock_hz = strtod(text, NULL) * 1e3;
   if (slurp_cpu("/sys/devices/system/cpu/cpu%d/cpufreq/scaling_governor", cpu))
     snprintf(state->governor, sizeof state->governor, "%.31s", text);
-  if (slurp("/sys/class/thermal/thermal_zone0/temp"))
-    state->temperature_c = strtod(text, NULL) / 1e3;
-  /* Raspberry Pi: bits 0 to 3 say under-voltage, capped clock, throttled, soft limit, now */
-  if (slurp("/sys/devices/platform/soc/soc:firmware/get_throttled"))
-    state->throttled = (strtoul(text, NULL, 16) & 0xf) != 0;
+  state->temperature_c = temperature();
+  throttling(state, cpu);
   if (slurp("/proc/loadavg")) state->load = strtod(text, NULL);
 }
 
@@ -59,6 +99,7 @@ void state_report(struct report *report, const struct device_state *state) {
     report_add(report, "\"throttled\":null,");
   else
     report_add(report, "\"throttled\":%s,", state->throttled ? "true" : "false");
+  number_or_null(report, "throttle_events", state->throttle_events, state->throttle_events >= 0);
   report_add(report, "\"governor\":");
   if (state->governor[0])
     report_string(report, state->governor, strlen(state->governor));

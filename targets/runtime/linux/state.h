@@ -10,9 +10,12 @@ struct device_state {
   double temperature_c;
   double load; /* one-minute load average */
   int throttled;
+  double throttle_events; /* counts up with every throttling since the start */
   char governor[32]; /* empty: unreadable */
 };
 
+/* Look for sysfs and procfs under `root` ("" by default). */
+void state_root(const char *root);
 /* The state as seen from processor `cpu`. */
 void state_read(struct device_state *state, int cpu);
 void state_report(struct report *report, const struct device_state *state);
