@@ -35,7 +35,8 @@ from edgeofa.solver.crosscheck import enumerated_scores, highs_optimum
 from edgeofa.solver.exact import k_best
 from edgeofa.solver.frontier import frontier
 from edgeofa.solver.problem import Budgets, Limits, Problem, build_problem
-from edgeofa.spaces import Layer, Space, load_space
+from edgeofa.spaces import Space, load_space
+from edgeofa.spaces.automaton import Automaton, Edge, Option
 from edgeofa.spaces.space import Block
 from edgeofa.tables.store import find_table
 from edgeofa.tables.table import Header, Row, Table
@@ -54,15 +55,17 @@ class NoisyProxy(MacsProxy):
     def __init__(self, space: Space, seed: int):
         super().__init__(space)
         rng = random.Random(seed)
-        self._worth = {
+        self._place_worth = {
             (i, j, layer): rng.uniform(0.3, 1.0) / (1 + j)
             for i, j in space.slots
             for layer in space.stages[i].layers_at(j)
         }
 
-    def layer_score(self, resolution: int, stage: int, position: int, layer: Layer) -> float:
-        worth = self._worth[stage, position, layer]
-        return worth * super().layer_score(resolution, stage, position, layer)
+    def option_score(self, context: int, automaton: Automaton, edge: Edge, option: Option) -> float:
+        if edge.place is None or option.layer is None:
+            return 0.0
+        worth = self._place_worth[*edge.place, option.layer]
+        return worth * super().option_score(context, automaton, edge, option)
 
 
 def made_up_table(space: Space, seed: int, *, independent: bool = False) -> Table:

@@ -1,4 +1,9 @@
-"""What an accuracy model is to the solver: a sum over layers that it can optimise exactly.
+"""What an accuracy model is to the solver: a sum over choices that it can optimise exactly.
+
+A model of staged MBConv spaces scores layers (:class:`AccuracyModel`). One that knows the edges and
+options of any space's automaton says so by ``option_score``; one whose choices also depend on the
+choice before them, by ``pair_score``. The solver asks through ``context_scores``,
+``option_scores`` and ``pair_scorer``.
 
 ``score`` is the additive part, in whatever unit the model was fitted in (a logit, a log error);
 ``accuracy`` turns it into a fraction. ``rerank`` may use a better model than the additive one: the
@@ -9,12 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import log2
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeofa.errors import UsageError
+from edgeofa.spaces.automaton import Automaton, Context, Edge, Option
 from edgeofa.spaces.space import Block, Layer, Space, Subnet, make_divisible
 
 
@@ -50,6 +56,63 @@ class AccuracyModel(Protocol):
         ...
 
 
+@runtime_checkable
+class OptionScorer(Protocol):
+    """A model of any space: what an option of an edge is worth in a context."""
+
+    def option_score(self, context: int, automaton: Automaton, edge: Edge, option: Option) -> float:
+        """``context`` is an index into ``automaton.contexts``."""
+        ...
+
+
+@runtime_checkable
+class ContextScorer(Protocol):
+    """A model whose intercept depends on more of a context than its resolution."""
+
+    def context_score(self, context: Context) -> float: ...
+
+
+@runtime_checkable
+class PairScorer(Protocol):
+    """A model in which neighbours matter: what ``option`` is worth more after ``before``.
+
+    Options that add no block (stop, skip) are no neighbours: what comes before them comes before
+    what follows them.
+    """
+
+    def pair_score(
+        self, context: Context, before: tuple[Edge, Option], edge: Edge, option: Option
+    ) -> float: ...
+
+
+def context_scores(model: AccuracyModel, automaton: Automaton) -> list[float]:
+    """What every context is worth by itself."""
+    if isinstance(model, ContextScorer):
+        return [model.context_score(c) for c in automaton.contexts]
+    return [model.intercept(c.resolution) for c in automaton.contexts]
+
+
+def option_scores(model: AccuracyModel, automaton: Automaton) -> list[NDArray[np.float64]]:
+    """One array (contexts, options) for each edge; 0 where a context does not allow an option."""
+
+    def score(c: int, edge: Edge, option: Option) -> float:
+        if option.blocks[c] is None:
+            return 0.0
+        if isinstance(model, OptionScorer):
+            return model.option_score(c, automaton, edge, option)
+        if edge.place is None or option.layer is None:
+            return 0.0
+        return model.layer_score(automaton.contexts[c].resolution, *edge.place, option.layer)
+
+    return [
+        np.array(
+            [[score(c, edge, o) for o in edge.options] for c in range(len(automaton.contexts))],
+            dtype=np.float64,
+        )
+        for edge in automaton.edges
+    ]
+
+
 def block_macs(block: Block) -> int:
     """Multiply-accumulates of one block for one image; biases and activations are not counted."""
     inside, outside = block.size**2, block.size_out**2
@@ -66,8 +129,9 @@ def block_macs(block: Block) -> int:
 class MacsProxy:
     """A stand-in for untrained supernets: it prefers more work, evenly spread over the layers.
 
-    A layer scores ``log2(1 + MACs / 1e6)``, so that a second million in one place is worth less
-    than a first one elsewhere. It orders subnets for a latency test and predicts no accuracy.
+    A block scores ``log2(1 + MACs / 1e6)``, so that a second million in one place is worth less
+    than a first one elsewhere; stem and head score nothing. It orders the networks of any space for
+    a latency test and predicts no accuracy.
     """
 
     claims_accuracy = False
@@ -80,15 +144,17 @@ class MacsProxy:
         return 0.0
 
     def layer_score(self, resolution: int, stage: int, position: int, layer: Layer) -> float:
-        block = self._space.layer_block(resolution, stage, position, layer)
-        return log2(1 + block_macs(block) / 1e6)
+        return self._worth((self._space.layer_block(resolution, stage, position, layer),))
+
+    def option_score(self, context: int, automaton: Automaton, edge: Edge, option: Option) -> float:  # noqa: ARG002
+        return self._worth(option.blocks[context] or ())
 
     def score(self, subnet: Subnet) -> float:
-        return self.intercept(subnet.resolution) + sum(
-            self.layer_score(subnet.resolution, i, j, layer)
-            for i, layers in enumerate(subnet.stages)
-            for j, layer in enumerate(layers)
-        )
+        return self._worth(self._space.blocks(subnet))
+
+    @staticmethod
+    def _worth(blocks: Sequence[Block]) -> float:
+        return sum(log2(1 + block_macs(b) / 1e6) for b in blocks if b.kind not in ("stem", "head"))
 
     def accuracy(self, subnet: Subnet) -> float:
         raise UsageError(

@@ -24,7 +24,7 @@ from edgeofa.accuracy.mlp import MlpAccuracy
 from edgeofa.errors import NoSubnetFits
 from edgeofa.solver.choices import Choices, Floats, RowFeatures
 from edgeofa.solver.fronts import Fronts
-from edgeofa.solver.problem import AXES, Ints, Limits, Problem, StageSlots
+from edgeofa.solver.problem import Ints, Limits, Problem, StageSlots, restaged
 from edgeofa.solver.searchers.base import Search, Searcher, SearchResult
 
 DEFAULT_CALLS = 8000
@@ -103,11 +103,11 @@ def first_solutions(choices: Choices) -> Ints:
     if isinstance(model, MlpAccuracy):
         problem = _linear(choices, model)
     sums = choices.limits.sums
-    axes = [a for a in range(len(AXES)) if sums[a] is not None]
+    axes = [a for a in range(len(sums)) if sums[a] is not None]
     mean = choices.costs[choices.resolutions].mean(axis=(0, 1, 2))
     axis = max(axes, key=lambda a: mean[a] / max(sums[a] or 1, 1), default=0)
     count = len(problem.resolutions)
-    weights = np.zeros((count, len(AXES)), dtype=np.int64)
+    weights = np.zeros((count, problem.columns), dtype=np.int64)
     weights[:, axis] = 1 if axes else 0
     limit = np.full(count, sums[axis] if axes else 0, dtype=np.int64)
     fronts = Fronts(problem, weights, limit)
@@ -116,7 +116,7 @@ def first_solutions(choices: Choices) -> Ints:
     last = len(r) - 1 - np.unique(r[::-1], return_index=True)[1]
     if not len(last):
         return np.zeros((0, 1 + choices.slots), dtype=np.int64)
-    picks = fronts.retrace(problem, r[last], cost[last], gain[last])
+    picks = fronts.retrace(problem, r[last], cost[last], gain[last])[:, problem.slot_edges]
     rows = np.column_stack([r[last], picks])
     return rows[choices.fits(rows)]
 
@@ -143,8 +143,7 @@ def _linear(choices: Choices, model: MlpAccuracy) -> Problem:
         for stage in problem.stages
     )
     return replace(
-        problem,
-        stages=stages,
+        restaged(problem, stages),
         fixed_scores=np.zeros(len(x), dtype=np.int64),
         score_unit=_UNIT,
     )

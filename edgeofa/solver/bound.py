@@ -30,7 +30,7 @@ from edgeofa.accuracy.mlp import AnyFloats, MlpAccuracy, Network
 from edgeofa.errors import NoSubnetFits, UsageError
 from edgeofa.solver.choices import Choices, Floats, RowFeatures
 from edgeofa.solver.exact import k_best
-from edgeofa.solver.problem import Bools, Limits, Problem, StageSlots
+from edgeofa.solver.problem import Bools, Limits, Problem, StageSlots, restaged
 from edgeofa.solver.relaxed import Part
 
 _ROUNDING = 1e-12
@@ -288,9 +288,8 @@ class _Tree:
                 slot += 1
             stages.append(StageSlots(depths, tuple(slots)))
         linear = replace(
-            problem,
+            restaged(problem, tuple(stages)),
             allowed=allowed,
-            stages=tuple(stages),
             fixed_scores=np.zeros_like(problem.fixed_scores),
             score_unit=unit,
         )

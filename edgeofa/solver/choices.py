@@ -27,7 +27,7 @@ class Choices:
     """
 
     def __init__(self, problem: Problem, limits: Limits):
-        self.problem = problem.within_peak(limits.peak)
+        self.problem = problem.within(limits)
         self.limits = limits
         self.resolutions = np.flatnonzero(self.problem.allowed)
         slots = [slot for stage in problem.stages for slot in stage.slots]
@@ -38,7 +38,7 @@ class Choices:
         self.starts = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.int64)
         self.depths = [np.array(stage.depths) for stage in problem.stages]
         most, r = int(self.options.max()), len(problem.resolutions)
-        self.costs = np.zeros((r, self.slots, most + 1, 3), dtype=np.int64)
+        self.costs = np.zeros((r, self.slots, most + 1, problem.columns), dtype=np.int64)
         self.allowed = np.zeros((r, self.slots, most + 1), dtype=np.bool_)
         self.allowed[:, :, -1] = True
         for s, slot in enumerate(sl for st in self.problem.stages for sl in st.slots):

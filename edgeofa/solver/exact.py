@@ -1,12 +1,12 @@
 """The K best subnets within the budgets, exactly.
 
 One budget. ``Fronts`` gives, for every beginning of a network, the exact score of its best end
-within the room that is left. Beginnings are grown layer by layer, and only the K most promising are
+within the room that is left. Beginnings are grown node by node, and only the K most promising are
 kept: different beginnings have different ends, and each one's promise is kept by at least one whole
 network, so the K best networks all begin with one of the K. Nothing is approximated. (Fronts that
 had to be thinned give bounds only, and are treated as below.)
 
-Several budgets. Each budget alone, and one weighted sum of them per resolution (``multipliers``),
+Several budgets. Each budget alone, and one weighted sum of them per context (``multipliers``),
 gives a front whose promise is an upper bound; the smallest counts. A beginning may then promise
 too much, so more than K are kept. If a dropped one promised more than the K-th best network found,
 the search is repeated, wider; what cannot beat the K-th best is dropped for good. It ends with the
@@ -16,15 +16,17 @@ bound.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeofa.errors import UsageError
-from edgeofa.solver.fronts import IMPOSSIBLE, Fronts, Node
+from edgeofa.solver.budgets import Ints, Limits, Totals
+from edgeofa.solver.core import Arc, Path, Problem
+from edgeofa.solver.fronts import IMPOSSIBLE, Fronts
 from edgeofa.solver.multipliers import multipliers
-from edgeofa.solver.problem import AXES, Ints, Limits, Problem, Slot, Totals
 from edgeofa.spaces.space import Subnet
 
 _MIN_WIDTH = 256
@@ -34,19 +36,25 @@ _CHUNK = 1 << 15
 MAX_WIDTH = 1 << 16
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Ranked:
-    """One subnet and what it costs, in the problem's integers."""
+    """One network of a problem and what it costs, in the problem's integers."""
 
-    subnet: Subnet
+    problem: Problem
+    context: int
+    path: Path
     totals: Totals
+
+    @cached_property
+    def subnet(self) -> Subnet:
+        return self.problem.named(self.context, self.path)
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """The best subnets, best first (of equal scores the faster one).
+    """The best networks, best first (of equal scores the faster one).
 
-    ``bound``: no subnet within the budgets scores more (IMPOSSIBLE when none can fit).
+    ``bound``: no network within the budgets scores more (IMPOSSIBLE when none can fit).
     ``proven``: these are the exact K best; ``bound`` is then the first one's score.
     """
 
@@ -59,23 +67,18 @@ class Ranking:
 class _Beginnings:
     """Partial networks, one a row. ``promise`` bounds the score of every network they begin."""
 
-    resolution: Ints
-    costs: Ints  # (n, 3)
+    context: Ints
+    node: Ints
+    costs: Ints  # (n, columns)
     score: Ints
     promise: Ints
-    picks: NDArray[np.int8]  # (n, slots of the space), -1 for no layer
+    picks: NDArray[np.int16]  # (n, edges of the automaton), -1 where not taken
 
     def __len__(self) -> int:
         return len(self.score)
 
     def take(self, rows: Ints | NDArray[np.bool_]) -> _Beginnings:
-        return _Beginnings(
-            self.resolution[rows],
-            self.costs[rows],
-            self.score[rows],
-            self.promise[rows],
-            self.picks[rows],
-        )
+        return _Beginnings(**{name: array[rows] for name, array in vars(self).items()})
 
     def and_(self, *others: _Beginnings) -> _Beginnings:
         parts = [vars(self), *map(vars, others)]
@@ -88,23 +91,23 @@ class _Bounds:
     def __init__(self, fronts: list[tuple[Fronts, Ints]]):
         self._fronts = fronts
 
-    def promise(self, node: Node, resolution: Ints, costs: Ints, score: Ints) -> Ints:
+    def promise(self, node: int, context: Ints, costs: Ints, score: Ints) -> Ints:
         """An upper bound on the score of every network within the limits, IMPOSSIBLE for none."""
         ends = np.full(len(score), -IMPOSSIBLE, dtype=np.int64)
         for fronts, limit in self._fronts:
-            spent = (costs * fronts.weights[resolution]).sum(axis=1)
-            ends = np.minimum(ends, fronts.best(node, resolution, limit[resolution] - spent))
+            spent = (costs * fronts.weights[context]).sum(axis=1)
+            ends = np.minimum(ends, fronts.best(node, context, limit[context] - spent))
         return np.where(ends > IMPOSSIBLE, score + ends, IMPOSSIBLE)
 
 
 def k_best(problem: Problem, limits: Limits, k: int, max_width: int = MAX_WIDTH) -> Ranking:
-    """The ``k`` subnets of highest score within the limits (fewer where fewer fit).
+    """The ``k`` networks of highest score within the limits (fewer where fewer fit).
 
-    An empty ranking means that no subnet fits; it is proven like any other.
+    An empty ranking means that nothing fits; it is proven like any other.
     """
     if not 1 <= k <= max_width:
         raise UsageError(f"k must be from 1 to {max_width}, not {k}")
-    problem = problem.within_peak(limits.peak)
+    problem = problem.within(limits)
     bounds = _Bounds(_relaxations(problem, limits))
     found: _Beginnings | None = None
     width = min(max(k, _MIN_WIDTH), max_width)
@@ -121,9 +124,9 @@ def k_best(problem: Problem, limits: Limits, k: int, max_width: int = MAX_WIDTH)
         width = min(width * _WIDEN, max_width)
     top = found.take(np.arange(min(k, len(found))))
     best = []
-    for r, picks in zip(top.resolution, top.picks, strict=True):
-        subnet = problem.subnet(int(r), picks.tolist())
-        best.append(Ranked(subnet, problem.totals(subnet)))
+    for c, picks in zip(top.context.tolist(), top.picks.tolist(), strict=True):
+        path = problem.picks_path(picks)
+        best.append(Ranked(problem, c, path, problem.path_totals(c, path)))
     bound = max(dropped, int(top.score[0]) if len(top) else IMPOSSIBLE)
     return Ranking(tuple(best), bound, proven=dropped <= worst)
 
@@ -131,10 +134,10 @@ def k_best(problem: Problem, limits: Limits, k: int, max_width: int = MAX_WIDTH)
 def _relaxations(problem: Problem, limits: Limits) -> list[tuple[Fronts, Ints]]:
     """Fronts with their limits; each is a necessary condition for all budgets together."""
     count = len(problem.resolutions)
-    axes = [a for a in range(len(AXES)) if limits.sums[a] is not None]
+    axes = [a for a, limit in enumerate(limits.sums) if limit is not None]
     relaxations: list[tuple[Ints, Ints]] = []
     for a in axes or [0]:
-        weights = np.zeros((count, len(AXES)), dtype=np.int64)
+        weights = np.zeros((count, problem.columns), dtype=np.int64)
         weights[:, a] = 1 if axes else 0
         limit = limits.sums[a] if axes else 0
         assert limit is not None  # noqa: S101 - for the type checker
@@ -152,60 +155,49 @@ def _grow(problem: Problem, bounds: _Bounds, width: int, worst: int) -> tuple[_B
     Returns them, best first, and the largest promise among the dropped (IMPOSSIBLE for none).
     Beginnings that promise no more than ``worst`` do not count.
     """
-    slots = sum(len(stage.slots) for stage in problem.stages)
-    r = np.flatnonzero(problem.allowed)
-    start = _Beginnings(
-        r,
-        problem.fixed_costs[r],
-        problem.fixed_scores[r],
-        bounds.promise((0, 0), r, problem.fixed_costs[r], problem.fixed_scores[r]),
-        np.full((len(r), slots), -1, dtype=np.int8),
+    c = np.flatnonzero(problem.allowed)
+    costs, score = problem.fixed_costs[c], problem.fixed_scores[c]
+    edges = len(problem.automaton.edges)
+    pool = _Beginnings(
+        c,
+        np.zeros(len(c), dtype=np.int64),
+        costs,
+        score,
+        bounds.promise(0, c, costs, score),
+        np.full((len(c), edges), -1, dtype=np.int16),
     )
-    start = start.take(start.promise > worst)
+    pool = pool.take(pool.promise > worst)
     dropped = IMPOSSIBLE
-    at = 0
-    for i, stage in enumerate(problem.stages):
-        active, stopped = start, None
-        for j in range(len(stage.slots) + 1):
-            if j in stage.depths:
-                promise = bounds.promise((i + 1, 0), active.resolution, active.costs, active.score)
-                ended = replace(active, promise=promise).take(promise > worst)
-                stopped = ended if stopped is None else stopped.and_(ended)
-            if j == len(stage.slots):
-                break
-            active = _extend(active, stage.slots[j], at, (i, j + 1), bounds, worst)
-            at += 1
-            # one contest for those that have stopped and those that go on
-            both = active if stopped is None else active.and_(stopped)
-            if len(both) > width:
-                order = np.argpartition(-both.promise, width)
-                dropped = max(dropped, int(both.promise[order[width:]].max()))
-                chosen = np.sort(order[:width])
-                going = len(active)
-                active = active.take(chosen[chosen < going])
-                if stopped is not None:
-                    stopped = stopped.take(chosen[chosen >= going] - going)
-        assert stopped is not None  # noqa: S101 - a stage has at least one depth
-        start = stopped
-    return _merge(start, None), dropped
+    for node in range(problem.nodes - 1):
+        here = pool.node == node
+        if not here.any():
+            continue
+        old = pool.take(here)
+        grown = [_extend(old, arc, bounds, worst) for arc in problem.leaving[node]]
+        # one contest for all, wherever they stand: each network has one beginning among them
+        pool = pool.take(~here).and_(*grown)
+        if len(pool) > width:
+            order = np.argpartition(-pool.promise, width)
+            dropped = max(dropped, int(pool.promise[order[width:]].max()))
+            pool = pool.take(np.sort(order[:width]))
+    return _merge(pool, None), dropped
 
 
-def _extend(
-    beginnings: _Beginnings, slot: Slot, at: int, node: Node, bounds: _Bounds, worst: int
-) -> _Beginnings:
-    """Every beginning with every allowed option of one more layer that promises enough."""
+def _extend(beginnings: _Beginnings, arc: Arc, bounds: _Bounds, worst: int) -> _Beginnings:
+    """Every beginning with every allowed option of an arc that promises enough."""
     parts = []
     for chunk in range(0, max(len(beginnings), 1), _CHUNK):
         old = beginnings.take(np.arange(chunk, min(chunk + _CHUNK, len(beginnings))))
-        rows, options = np.nonzero(slot.allowed[old.resolution])
-        r = old.resolution[rows]
-        costs = old.costs[rows] + slot.costs[r, options]
-        score = old.score[rows] + slot.scores[r, options]
-        promise = bounds.promise(node, r, costs, score)
+        rows, options = np.nonzero(arc.allowed[old.context])
+        c = old.context[rows]
+        costs = old.costs[rows] + arc.costs[c, options]
+        score = old.score[rows] + arc.scores[c, options]
+        promise = bounds.promise(arc.target, c, costs, score)
         keep = np.flatnonzero(promise > worst)
         picks = old.picks[rows[keep]]
-        picks[:, at] = options[keep]
-        parts.append(_Beginnings(r[keep], costs[keep], score[keep], promise[keep], picks))
+        picks[:, arc.edge] = arc.options[options[keep]]
+        node = np.full(len(keep), arc.target, dtype=np.int64)
+        parts.append(_Beginnings(c[keep], node, costs[keep], score[keep], promise[keep], picks))
     return parts[0].and_(*parts[1:])
 
 
@@ -213,7 +205,7 @@ def _merge(networks: _Beginnings, more: _Beginnings | None) -> _Beginnings:
     """Distinct whole networks, best first; of equal scores the faster, then the earlier choice."""
     if more is not None:
         networks = networks.and_(more)
-        named = np.column_stack([networks.resolution, networks.picks])
+        named = np.column_stack([networks.context, networks.picks])
         networks = networks.take(np.unique(named, axis=0, return_index=True)[1])
-    columns = (*networks.picks.T[::-1], networks.resolution, networks.costs[:, 0], -networks.score)
+    columns = (*networks.picks.T[::-1], networks.context, networks.costs[:, 0], -networks.score)
     return networks.take(np.lexsort(columns))

@@ -1,7 +1,7 @@
-"""The whole trade-off between one summed cost and the score, in one pass over all resolutions.
+"""The whole trade-off between one summed cost and the score, in one pass over all contexts.
 
-The front of the root node holds every non-dominated pair of each resolution, exactly, for any
-budget at once; merging the resolutions leaves the frontier of the space. Nothing is rounded beyond
+The front of the root node holds every non-dominated pair of each context, exactly, for any
+budget at once; merging the contexts leaves the frontier of the space. Nothing is rounded beyond
 the problem's own integers.
 """
 
@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgeofa.errors import NoSubnetFits, UsageError
+from edgeofa.solver.budgets import AXES, Axis, Ints, Limits
+from edgeofa.solver.core import Problem
 from edgeofa.solver.fronts import Fronts
-from edgeofa.solver.problem import AXES, Axis, Ints, Problem
 from edgeofa.spaces.space import Subnet
 
 #: of one node over all resolutions; real tables and models give some ten thousand
@@ -44,16 +45,17 @@ class Frontier:
 
     problem: Problem
     axis: Axis
-    resolution: Ints  # index into problem.resolutions
+    context: Ints
     cost: Ints
     score: Ints
-    picks: Ints  # (points, slots), option indices, -1 for no layer
+    picks: Ints  # (points, edges of the automaton), -1 where not taken
 
     def __len__(self) -> int:
         return len(self.cost)
 
     def subnet(self, point: int) -> Subnet:
-        return self.problem.subnet(int(self.resolution[point]), self.picks[point].tolist())
+        path = self.problem.picks_path(self.picks[point].tolist())
+        return self.problem.named(int(self.context[point]), path)
 
     def points(self) -> tuple[FrontierPoint, ...]:
         """Every point with all its figures, cheapest first."""
@@ -62,7 +64,8 @@ class Frontier:
         found = []
         for n in range(len(self)):
             subnet = self.subnet(n)
-            totals = problem.totals(subnet)
+            path = problem.picks_path(self.picks[n].tolist())
+            totals = problem.path_totals(int(self.context[n]), path)
             found.append(
                 FrontierPoint(
                     subnet=subnet,
@@ -96,14 +99,14 @@ def frontier(
 
     Args:
         peak_bytes: leave out every block above this peak.
-        per_resolution: keep what is non-dominated among its own resolution only.
+        per_resolution: keep what is non-dominated among its own context only.
 
     Raises:
         NoSubnetFits: no subnet is within ``peak_bytes``.
         UsageError: cost and score rise together so exactly that there is no end of points.
     """
-    within = problem.within_peak(peak_bytes)
-    weights = np.zeros((len(problem.resolutions), len(AXES)), dtype=np.int64)
+    within = problem.within(Limits((), peak_bytes))
+    weights = np.zeros((len(problem.resolutions), problem.columns), dtype=np.int64)
     weights[:, AXES.index(axis)] = 1
     fronts = Fronts(within, weights, max_points=_MAX_POINTS)
     if not fronts.exact:
@@ -113,26 +116,26 @@ def frontier(
             where=f"space {problem.space.name}",
             hint="solve for single budgets instead",
         )
-    resolution, cost, gain = fronts.root()
+    context, cost, gain = fronts.root()
     if not len(cost):
         raise NoSubnetFits(
             f"every subnet has a block above {peak_bytes} bytes of peak memory",
             where=f"space {problem.space.name}",
             hint="raise the peak budget",
         )
-    score = gain + problem.fixed_scores[resolution]
+    score = gain + problem.fixed_scores[context]
     if not per_resolution:
         order = np.lexsort((-score, cost))
         best = np.maximum.accumulate(score[order])
         rises = np.ones(len(order), dtype=np.bool_)
         rises[1:] = best[1:] > best[:-1]
         kept = order[rises]
-        resolution, cost, gain, score = resolution[kept], cost[kept], gain[kept], score[kept]
+        context, cost, gain, score = context[kept], cost[kept], gain[kept], score[kept]
     return Frontier(
         problem,
         axis,
-        resolution,
+        context,
         cost,
         score,
-        fronts.retrace(within, resolution, cost, gain),
+        fronts.retrace(within, context, cost, gain),
     )

@@ -1,13 +1,12 @@
-"""Pareto fronts of cost and score, for all resolutions in one sorted array.
+"""Pareto fronts of cost and score, for all contexts in one sorted array.
 
-A network is built layer by layer. Node ``(stage, position)`` means: ``position`` layers of the
-stage are placed. The front of a node holds every non-dominated (cost, score) of the ways to
-complete a network from there: either the stage stops (where its depths allow) or one more layer is
-placed. It is built from the last stage backwards, by exact dynamic programming on integers.
+The front of a node holds every non-dominated (cost, score) of the ways to complete a network from
+there. It is built from the last node backwards, by exact dynamic programming on integers: each arc
+adds its options to what its target's front holds.
 
-To treat all resolutions at once, the sort key of an entry is ``resolution * span + cost`` with a
-``span`` above every cost, and its score is lifted by ``resolution * 2**48``, above every score.
-Both then ascend along a front, over resolutions too.
+To treat all contexts at once, the sort key of an entry is ``context * span + cost`` with a ``span``
+above every cost, and its score is lifted by ``context * 2**48``, above every score. Both then
+ascend along a front, over contexts too.
 
 Where cost and score are nearly the same thing, every sum is non-dominated and a front would not fit
 the memory. Past ``MAX_POINTS`` a front is thinned: costs are rounded *down* to a power of two, so
@@ -21,13 +20,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgeofa.errors import UsageError
-from edgeofa.solver.problem import Ints, Problem
+from edgeofa.solver.budgets import Ints
+from edgeofa.solver.core import Arc, Problem
 
 _LIFT = 1 << 48
 MAX_POINTS = 1 << 17
 #: the score of what is impossible; sums of a few of these stay in 64 bits
 IMPOSSIBLE = -(1 << 60)
-Node = tuple[int, int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,9 +59,9 @@ class Fronts:
     """The front of every node under one weighted sum of the costs.
 
     Args:
-        weights: (resolutions, 3) non-negative integers; the cost of an option is
+        weights: (contexts, columns) non-negative integers; the cost of an option is
             ``weights @ costs``.
-        limit: (resolutions,) the most that a whole network may cost under that sum; ways that
+        limit: (contexts,) the most that a whole network may cost under that sum; ways that
             cost more are left out. None for no limit.
         max_points: fronts larger than this are thinned, see above; ``exact`` says whether any was.
     """
@@ -79,16 +78,16 @@ class Fronts:
         self._max_points = max_points
         self.weights = weights
         self.fixed = (problem.fixed_costs * weights).sum(axis=1)
-        costs = {
-            (i, j): np.einsum("roa,ra->ro", slot.costs, weights)
-            for i, stage in enumerate(problem.stages)
-            for j, slot in enumerate(stage.slots)
-        }
-        most = int(self.fixed.max()) + sum(int(c.max()) for c in costs.values())
+        costs = [np.einsum("coa,ca->co", arc.costs, weights) for arc in problem.arcs]
+        dearest = np.zeros(problem.nodes, dtype=np.int64)
+        for arc, cost in zip(reversed(problem.arcs), reversed(costs), strict=True):
+            most = int(cost.max(initial=0)) + dearest[arc.target]
+            dearest[arc.source] = max(dearest[arc.source], most)
+        most = int(self.fixed.max()) + int(dearest[0])
         self.span = 1 << most.bit_length()
         if self.span * count >= 1 << 62 or count >= 1 << 13:
             raise UsageError(
-                f"costs of {count} resolutions do not fit one 64-bit key",
+                f"costs of {count} contexts do not fit one 64-bit key",
                 where=f"space {problem.space.name}",
                 hint="solve for fewer resolutions at a time",
             )
@@ -98,74 +97,83 @@ class Fronts:
             self._last = self._first + np.clip(limit - self.fixed, -1, self.span - 1)
         self._nodes = self._build(problem, costs)
 
-    def _build(self, problem: Problem, costs: dict[Node, Ints]) -> dict[Node, Front]:
-        resolutions = np.flatnonzero(problem.allowed & (self._last >= self._first))
-        end = Front(self._first[resolutions], resolutions * _LIFT)
-        nodes: dict[Node, Front] = {(len(problem.stages), 0): end}
-        for i, stage in reversed(list(enumerate(problem.stages))):
-            stopped = nodes[i + 1, 0]
-            nodes[i, len(stage.slots)] = stopped
-            for j, slot in reversed(list(enumerate(stage.slots))):
-                after = nodes[i, j + 1]
-                r = after.keys // self.span
-                keys = (after.keys[:, None] + costs[i, j][r]).ravel()
-                scores = (after.scores[:, None] + slot.scores[r]).ravel()
-                keep = slot.allowed[r].ravel() & (
-                    keys <= np.repeat(self._last[r], len(slot.layers))
-                )
-                keys, scores = keys[keep], scores[keep]
-                if j in stage.depths:
-                    keys = np.concatenate([keys, stopped.keys])
-                    scores = np.concatenate([scores, stopped.scores])
-                nodes[i, j] = self._thinned(_pareto(keys, scores))
+    def _build(self, problem: Problem, costs: list[Ints]) -> list[Front]:
+        contexts = np.flatnonzero(problem.allowed & (self._last >= self._first))
+        empty = Front(contexts[:0], contexts[:0])
+        nodes = [empty] * problem.nodes
+        nodes[-1] = Front(self._first[contexts], contexts * _LIFT)
+        cost_of = {id(arc): cost for arc, cost in zip(problem.arcs, costs, strict=True)}
+        for node in range(problem.nodes - 2, -1, -1):
+            arcs = problem.leaving[node]
+            if len(arcs) == 1 and arcs[0].free:
+                nodes[node] = nodes[arcs[0].target]
+                continue
+            parts = [self._before(arc, cost_of[id(arc)], nodes[arc.target]) for arc in arcs]
+            keys = np.concatenate([k for k, _ in parts]) if parts else empty.keys
+            scores = np.concatenate([s for _, s in parts]) if parts else empty.scores
+            nodes[node] = self._thinned(_pareto(keys, scores))
         return nodes
+
+    def _before(self, arc: Arc, costs: Ints, after: Front) -> tuple[Ints, Ints]:
+        """Keys and scores of every option of an arc with every way to go on after it."""
+        if arc.free:
+            return after.keys, after.scores
+        c = after.keys // self.span
+        keys = after.keys[:, None] + costs[c]
+        keep = arc.allowed[c] & (keys <= self._last[c][:, None])
+        return keys[keep], (after.scores[:, None] + arc.scores[c])[keep]
 
     def _thinned(self, front: Front) -> Front:
         step = 1
         while len(front) > self._max_points:
             self.exact = False
             step *= 2
-            # span is a power of two, so rounding stays inside a resolution
+            # span is a power of two, so rounding stays inside a context
             front = _pareto(front.keys // step * step, front.scores)
         return front
 
     def root(self) -> tuple[Ints, Ints, Ints]:
-        """Resolution index, cost and score of every non-dominated whole network (ends included)."""
-        front = self._nodes[0, 0]
-        r = front.keys // self.span
-        return r, front.keys - self._first[r] + self.fixed[r], front.scores - r * _LIFT
+        """Context, cost and score of every non-dominated whole network (ends included)."""
+        front = self._nodes[0]
+        c = front.keys // self.span
+        return c, front.keys - self._first[c] + self.fixed[c], front.scores - c * _LIFT
 
-    def best(self, node: Node, resolutions: Ints, room: Ints) -> Ints:
+    def best(self, node: int, contexts: Ints, room: Ints) -> Ints:
         """The best score of completing from ``node`` at a cost of at most ``room``.
 
-        ``IMPOSSIBLE`` where nothing fits. ``resolutions`` and ``room`` have one shape.
+        ``IMPOSSIBLE`` where nothing fits. ``contexts`` and ``room`` have one shape.
         """
         front = self._nodes[node]
         if not len(front):
             return np.full(room.shape, IMPOSSIBLE, dtype=np.int64)
-        first = self._first[resolutions]
+        first = self._first[contexts]
         at = np.searchsorted(front.keys, first + np.minimum(room, self.span - 1), side="right") - 1
         fits = (room >= 0) & (at >= 0) & (front.keys[at] >= first)
-        return np.where(fits, front.scores[at] - resolutions * _LIFT, IMPOSSIBLE)
+        return np.where(fits, front.scores[at] - contexts * _LIFT, IMPOSSIBLE)
 
-    def retrace(self, problem: Problem, resolutions: Ints, costs: Ints, scores: Ints) -> Ints:
-        """Option indices (points, slots of the space), -1 for no layer, of points of ``root``."""
-        rows = np.arange(len(costs))
-        room = costs - self.fixed[resolutions]
+    def retrace(self, problem: Problem, contexts: Ints, costs: Ints, scores: Ints) -> Ints:
+        """Options (points, edges of the automaton), -1 where not taken, of points of ``root``."""
+        picks = np.full((len(costs), len(problem.automaton.edges)), -1, dtype=np.int64)
+        at = np.zeros(len(costs), dtype=np.int64)
+        room = costs - self.fixed[contexts]
         want = scores.copy()
-        columns: list[Ints] = []
-        for i, stage in enumerate(problem.stages):
-            going = np.ones(len(rows), dtype=np.bool_)
-            for j, slot in enumerate(stage.slots):
-                if j in stage.depths:
-                    going = going & (self.best((i + 1, 0), resolutions, room) < want)
-                spent = np.einsum("poa,pa->po", slot.costs[resolutions], self.weights[resolutions])
-                gained = slot.scores[resolutions]
-                owner = np.broadcast_to(resolutions[:, None], gained.shape)
-                ends = self.best((i, j + 1), owner, room[:, None] - spent)
-                ways = slot.allowed[resolutions] & (ends >= want[:, None] - gained)
-                pick = ways.argmax(axis=1)
-                columns.append(np.where(going, pick, -1))
-                room = np.where(going, room - spent[rows, pick], room)
-                want = np.where(going, want - gained[rows, pick], want)
-        return np.stack(columns, axis=1)
+        for node in range(problem.nodes - 1):
+            rows = np.flatnonzero(at == node)
+            for arc in problem.leaving[node]:
+                if not len(rows):
+                    break
+                c = contexts[rows]
+                spent = np.einsum("poa,pa->po", arc.costs[c], self.weights[c])
+                owner = np.broadcast_to(c[:, None], spent.shape)
+                ends = self.best(arc.target, owner, room[rows, None] - spent)
+                gained = arc.scores[c]
+                ways = arc.allowed[c] & (ends >= want[rows, None] - gained)
+                taken = np.flatnonzero(ways.any(axis=1))
+                n = ways[taken].argmax(axis=1)
+                going = rows[taken]
+                picks[going, arc.edge] = arc.options[n]
+                room[going] -= spent[taken, n]
+                want[going] -= gained[taken, n]
+                at[going] = arc.target
+                rows = rows[~ways.any(axis=1)]
+        return picks

@@ -1,21 +1,25 @@
 """What each budget is worth in score: the weighted sum of budgets that bounds best.
 
-For prices ``p >= 0`` on the budgets, the Lagrangian bound of a resolution is
+For prices ``p >= 0`` on the budgets, the Lagrangian bound of a context is
 
     D(p) = max over networks of (score - p @ costs) + p @ limits
 
-which is convex in ``p``, is never below the true optimum, and decomposes over layers. Its minimiser
-is found for all resolutions at once by the ellipsoid method (Shor 1977; central cuts), which needs
+which is convex in ``p``, is never below the true optimum, and decomposes over arcs. Its minimiser
+is found for all contexts at once by the ellipsoid method (Shor 1977; central cuts), which needs
 nothing but subgradients and shrinks the search region by a fixed factor at each step. Any prices
 give a valid bound; good prices give a tight one.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeofa.solver.problem import AXES, Ints, Limits, Problem
+from edgeofa.solver.budgets import Bools, Ints, Limits
+from edgeofa.solver.core import Arc, Problem
 
 _STEPS = 120
 #: the dearest network costs about 2**_WEIGHT_BITS under the weights
@@ -24,32 +28,41 @@ _Floats = NDArray[np.float64]
 
 
 def multipliers(problem: Problem, limits: Limits) -> Ints:
-    """(resolutions, 3) non-negative integer weights of the budgets, 0 where there is none."""
-    axes = [a for a in range(len(AXES)) if limits.sums[a] is not None]
+    """(contexts, columns) non-negative integer weights of the budgets, 0 where there is none."""
+    axes = [a for a, sum_ in enumerate(limits.sums) if sum_ is not None]
     limit = np.array([max(float(limits.sums[a] or 0), 1.0) for a in axes])
     prices = _best_prices(problem, axes, limit)  # score per whole budget
     worth = prices / limit
     worth[worth.max(axis=1) <= 0] = 1 / limit
     most = problem.fixed_costs[:, axes].max(axis=0).astype(np.float64)
-    for stage in problem.stages:
-        most += sum(s.costs[:, :, axes].max(axis=(0, 1)) for s in stage.slots)
+    for n, a in enumerate(axes):
+        most[n] += _longest(problem, lambda arc, a=a: float(arc.costs[:, :, a].max(initial=0)))  # type: ignore[misc]
     scale = 2.0**_WEIGHT_BITS / (worth @ most).max()
-    weights = np.zeros((len(problem.resolutions), len(AXES)), dtype=np.int64)
+    weights = np.zeros((len(problem.resolutions), problem.columns), dtype=np.int64)
     weights[:, axes] = np.floor(worth * scale).astype(np.int64)
     return weights
 
 
+def _longest(problem: Problem, length: Callable[[Arc], float]) -> float:
+    """The length of the longest path."""
+    longest = np.zeros(problem.nodes)
+    for arc in reversed(problem.arcs):
+        longest[arc.source] = max(longest[arc.source], length(arc) + longest[arc.target])
+    return float(longest[0])
+
+
 def _best_prices(problem: Problem, axes: list[int], limit: _Floats) -> _Floats:
-    """(resolutions, budgets) prices near the minimum of the Lagrangian bound."""
+    """(contexts, budgets) prices near the minimum of the Lagrangian bound."""
     count, n = len(problem.resolutions), len(axes)
-    reach = sum(float(np.ptp(s.scores)) for stage in problem.stages for s in stage.slots) + 1.0
+    steps = _steps(problem, axes, limit)
+    reach = float(_longest(problem, lambda arc: float(np.abs(arc.scores).max(initial=0)))) + 1.0
     # at the minimum no price exceeds what the whole range of scores is worth
     centre = np.full((count, n), reach / 2)
     shape = np.broadcast_to(np.eye(n) * (n * (reach / 2) ** 2), (count, n, n)).copy()
     best = centre.copy()
     lowest = np.full(count, np.inf)
     for _ in range(_STEPS):
-        value, slope = _lagrangian(problem, axes, limit, np.maximum(centre, 0.0))
+        value, slope = _lagrangian(problem, axes, limit, steps, np.maximum(centre, 0.0))
         inside = np.all(centre >= 0, axis=1)
         better = inside & (value < lowest)
         lowest[better], best[better] = value[better], centre[better]
@@ -66,33 +79,67 @@ def _best_prices(problem: Problem, axes: list[int], limit: _Floats) -> _Floats:
     return best
 
 
+@dataclass(frozen=True, eq=False)
+class _Step:
+    """Arcs of nodes that no other of them leads to, stacked and padded, sorted by target.
+
+    ``shares`` is (arcs, contexts, options, budgets), in units of the budgets.
+    """
+
+    sources: Ints
+    targets: Ints  # distinct
+    first: Ints  # of each target's arcs
+    scores: _Floats
+    shares: _Floats
+    allowed: Bools
+
+
+def _steps(problem: Problem, axes: list[int], limit: _Floats) -> list[_Step]:
+    level = np.zeros(problem.nodes, dtype=np.int64)
+    for arc in problem.arcs:
+        level[arc.target] = max(level[arc.target], level[arc.source] + 1)
+    by_level: dict[int, list[Arc]] = {}
+    for arc in problem.arcs:
+        by_level.setdefault(int(level[arc.source]), []).append(arc)
+    steps = []
+    for _, found in sorted(by_level.items()):
+        arcs = sorted(found, key=lambda arc: arc.target)
+        contexts, most = len(problem.resolutions), max(len(arc.options) for arc in arcs)
+        scores = np.zeros((len(arcs), contexts, most))
+        shares = np.zeros((len(arcs), contexts, most, len(axes)))
+        allowed = np.zeros((len(arcs), contexts, most), dtype=np.bool_)
+        for n, arc in enumerate(arcs):
+            o = len(arc.options)
+            scores[n, :, :o] = arc.scores
+            shares[n, :, :o] = arc.costs[:, :, axes] / limit
+            allowed[n, :, :o] = arc.allowed
+        targets, first = np.unique([arc.target for arc in arcs], return_index=True)
+        sources = np.array([arc.source for arc in arcs])
+        steps.append(_Step(sources, targets, first, scores, shares, allowed))
+    return steps
+
+
 def _lagrangian(
-    problem: Problem, axes: list[int], limit: _Floats, prices: _Floats
+    problem: Problem, axes: list[int], limit: _Floats, steps: list[_Step], prices: _Floats
 ) -> tuple[_Floats, _Floats]:
-    """The bound of each resolution and a subgradient in units of the budgets."""
-    count = len(problem.resolutions)
-    rows = np.arange(count)
-    value = problem.fixed_scores + prices.sum(axis=1)
+    """The bound of each context and a subgradient in units of the budgets."""
+    count, n = len(problem.resolutions), len(axes)
     share = problem.fixed_costs[:, axes] / limit
-    value = value - (share * prices).sum(axis=1)
-    slope = 1.0 - share
-    for stage in problem.stages:
-        gain = np.full(count, -np.inf)
-        cost = np.zeros((count, len(axes)))
-        run, spent = np.zeros(count), np.zeros((count, len(axes)))
-        for j in range(len(stage.slots) + 1):
-            if j in stage.depths:
-                better = run > gain
-                gain = np.where(better, run, gain)
-                cost = np.where(better[:, None], spent, cost)
-            if j < len(stage.slots):
-                slot = stage.slots[j]
-                shares = slot.costs[:, :, axes] / limit
-                worth = slot.scores - np.einsum("roa,ra->ro", shares, prices)
-                worth = np.where(slot.allowed, worth, -np.inf)
-                pick = worth.argmax(axis=1)
-                run = run + worth[rows, pick]
-                spent = spent + shares[rows, pick]
-        value = value + gain
-        slope = slope - cost
-    return value, slope
+    run = np.full((problem.nodes, count), -np.inf)
+    spent = np.zeros((problem.nodes, count, n))
+    run[0] = 0.0
+    for step in steps:
+        worth = step.scores - np.einsum("mcoa,ca->mco", step.shares, prices)
+        worth = np.where(step.allowed, worth, -np.inf)
+        pick = worth.argmax(axis=2)[:, :, None]
+        gain = np.take_along_axis(worth, pick, axis=2)[:, :, 0] + run[step.sources]
+        cost = np.take_along_axis(step.shares, pick[..., None], axis=2)[:, :, 0]
+        cost = cost + spent[step.sources]
+        for t, target in enumerate(step.targets.tolist()):
+            last = step.first[t + 1] if t + 1 < len(step.first) else len(gain)
+            for m in range(step.first[t], last):
+                better = gain[m] > run[target]
+                run[target] = np.where(better, gain[m], run[target])
+                spent[target] = np.where(better[:, None], cost[m], spent[target])
+    value = problem.fixed_scores + ((1.0 - share) * prices).sum(axis=1) + run[-1]
+    return value, 1.0 - share - spent[-1]

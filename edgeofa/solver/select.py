@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import ceil
 
 from edgeofa.devices.base import Latency
@@ -106,8 +106,8 @@ def select(problem: Problem, budgets: Budgets, *, k: int = 64) -> Selection:
         raise _nothing_fits(problem, budgets, limits, proven=ranking.proven)
     candidates = predict(problem, [ranked.subnet for ranked in ranking.best])
     ordered = sorted(candidates, key=lambda p: -p.value)
-    # each layer's score was rounded by at most half a unit; outwards, so that the bound holds
-    rounding = 1 + sum(len(stage.slots) for stage in problem.stages)
+    # each step's score was rounded by at most half a unit; outwards, so that the bound holds
+    rounding = problem.nodes
     bound = problem.score(ranking.bound + rounding)
     return Selection(budgets, ordered[0], tuple(ordered[1:]), bound, ranking.proven)
 
@@ -115,7 +115,10 @@ def select(problem: Problem, budgets: Budgets, *, k: int = 64) -> Selection:
 def leanest(problem: Problem, axis: Axis, limits: Limits = _NO_LIMITS) -> Ranked | None:
     """The subnet of least cost on ``axis`` within the limits, or None."""
     best = k_best(problem.rescored(AXES.index(axis)), limits, 1).best
-    return replace(best[0], totals=problem.totals(best[0].subnet)) if best else None
+    if not best:
+        return None
+    context, path = best[0].context, best[0].path
+    return Ranked(problem, context, path, problem.path_totals(context, path))
 
 
 def _nothing_fits(
@@ -163,8 +166,8 @@ def _nothing_fits(
 def _least_peak(problem: Problem) -> Ranked:
     """The fastest subnet of the smallest peak that any subnet reaches."""
     peaks = sorted(
-        {int(p) for p in problem.fixed_peaks}
-        | {int(p) for stage in problem.stages for s in stage.slots for p in s.peaks.ravel()}
+        {int(p) for p in problem.fixed_peaks[:, 0]}
+        | {int(p) for arc in problem.arcs for p in arc.peaks[:, :, 0].ravel()}
     )
     low, high = 0, len(peaks) - 1
     while low < high:

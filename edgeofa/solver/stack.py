@@ -12,7 +12,8 @@ from dataclasses import replace
 import numpy as np
 
 from edgeofa.errors import UsageError
-from edgeofa.solver.problem import Problem, StageSlots
+from edgeofa.solver.budgets import Ints
+from edgeofa.solver.core import Problem
 
 
 def stacked(problems: Sequence[Problem]) -> Problem:
@@ -30,33 +31,31 @@ def stacked(problems: Sequence[Problem]) -> Problem:
     unit = max(p.score_unit for p in problems)
     # units are powers of two, so the division is exact and only the rounding is left
     scales = [p.score_unit / unit for p in problems]
-    rows = list(zip(problems, scales, strict=True))
-    stages = []
-    for i, stage in enumerate(first.stages):
-        slots = []
-        for j, slot in enumerate(stage.slots):
-            parts = [(p.stages[i].slots[j], scale) for p, scale in rows]
-            slots.append(
-                replace(
-                    slot,
-                    costs=np.concatenate([s.costs for s, _ in parts]),
-                    peaks=np.concatenate([s.peaks for s, _ in parts]),
-                    scores=np.concatenate(
-                        [np.rint(s.scores * scale).astype(np.int64) for s, scale in parts]
-                    ),
-                    allowed=np.concatenate([s.allowed for s, _ in parts]),
-                )
-            )
-        stages.append(StageSlots(stage.depths, tuple(slots)))
+
+    def together(arrays: Sequence[Ints]) -> Ints:
+        return np.concatenate(arrays)
+
+    def rescaled(arrays: Sequence[Ints]) -> Ints:
+        each = zip(arrays, scales, strict=True)
+        return together([np.rint(a * scale).astype(np.int64) for a, scale in each])
+
+    arcs = tuple(
+        replace(
+            same[0],
+            costs=together([a.costs for a in same]),
+            peaks=together([a.peaks for a in same]),
+            scores=rescaled([a.scores for a in same]),
+            allowed=np.concatenate([a.allowed for a in same]),
+        )
+        for same in zip(*(p.arcs for p in problems), strict=True)
+    )
     return replace(
         first,
-        resolutions=tuple(resolutions),
-        fixed_costs=np.concatenate([p.fixed_costs for p in problems]),
-        fixed_peaks=np.concatenate([p.fixed_peaks for p in problems]),
-        fixed_scores=np.concatenate(
-            [np.rint(p.fixed_scores * scale).astype(np.int64) for p, scale in rows]
-        ),
+        automaton=first.space.automaton(tuple(resolutions)),
+        arcs=arcs,
+        fixed_costs=together([p.fixed_costs for p in problems]),
+        fixed_peaks=together([p.fixed_peaks for p in problems]),
+        fixed_scores=rescaled([p.fixed_scores for p in problems]),
         allowed=np.concatenate([p.allowed for p in problems]),
-        stages=tuple(stages),
         score_unit=unit,
     )

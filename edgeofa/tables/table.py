@@ -17,6 +17,9 @@ from edgeofa.errors import MissingMaterial
 from edgeofa.graph.ir import DType
 from edgeofa.spaces.space import Block
 
+#: how many of the blocks that a table lacks a message names
+_NAMED = 4
+
 Status = Literal["ok", "unstable", "throttled", "failed"]
 
 
@@ -116,17 +119,37 @@ class Table:
 
     def row(self, block: Block) -> Row:
         """The usable row of a block; raises ``MissingMaterial`` with the way to get it."""
-        row = self.rows.get(block.key)
-        if row is None or row.status == "failed":
-            h = self.header
-            state = "has no row" if row is None else "failed"
-            raise MissingMaterial(
-                f"block {block.key} {state}",
-                where=f"table {h.target}/{self.name}",
-                hint=f"edgeofa profile --target {h.target} --space {h.space} "
-                f"--backend {h.backend} --precision {h.precision}",
-            )
-        return row
+        return self.rows_of((block,))[block]
+
+    def rows_of(self, blocks: Iterable[Block]) -> dict[Block, Row]:
+        """The usable rows of blocks; ``MissingMaterial`` names those that there are not, and the
+        command that profiles just these."""
+        found, lacking = {}, []
+        for block in blocks:
+            row = self.rows.get(block.key)
+            if row is None or row.status == "failed":
+                lacking.append(block.key)
+            else:
+                found[block] = row
+        if lacking:
+            raise self._lacks(sorted(lacking))
+        return found
+
+    def _lacks(self, keys: list[str]) -> MissingMaterial:
+        h = self.header
+        failed = sum(key in self.rows for key in keys)
+        state = "failed" if failed == len(keys) else "has no row" if len(keys) == 1 else ""
+        what = f"block {keys[0]} {state}"
+        if len(keys) > 1:
+            named = ", ".join(keys[:_NAMED]) + (", ..." if len(keys) > _NAMED else "")
+            what = f"{len(keys)} blocks have no usable row: {named}"
+        threads = "" if h.threads == 1 else f" --threads {h.threads}"
+        return MissingMaterial(
+            what,
+            where=f"table {h.target}/{self.name}",
+            hint=f"edgeofa profile --target {h.target} --space {h.space} --backend {h.backend} "
+            f"--precision {h.precision}{threads} --missing",
+        )
 
     @cached_property
     def fit(self) -> Additivity:
