@@ -116,6 +116,7 @@ def deploy(request: Request, steps: Steps, device: Device | None = None) -> tupl
         DeviceError: no back end's artifact could be run.
     """
     from edgeofa.devices.registry import device_for
+    from edgeofa.regression.material import make_material
     from edgeofa.report.record import make_record, write_results
     from edgeofa.solver.inputs import load_candidates
     from edgeofa.spaces import load_space
@@ -176,7 +177,8 @@ def deploy(request: Request, steps: Steps, device: Device | None = None) -> tupl
             accuracy = weights.accuracy(best.network)
         with steps("report"):
             record = make_record(request, device, weights, turns, best, accuracy, steps.seconds)
-            deployment = write_results(record, best.placement.artifact, folder)
+            material = make_material(best.network.graph, best.network.inputs)
+            deployment = write_results(record, best.placement.artifact, material, folder)
     return deployment, folder
 
 

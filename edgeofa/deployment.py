@@ -78,6 +78,23 @@ class ArtifactRecord(_Model):
     bytes: int
 
 
+class FileRecord(_Model):
+    """A file beside the record, by its name in the folder."""
+
+    path: str
+    sha256: str
+    bytes: int
+
+
+class TestMaterial(_Model):
+    """What ``edgeofa test`` needs later: the graph, a few inputs, and its outputs for them."""
+
+    __test__ = False  # for pytest, which collects by name
+
+    graph: FileRecord
+    reference: FileRecord
+
+
 class InputRecord(_Model):
     """How a picture becomes the artifact's input: ``(pixel - mean) / std``, then, for int8,
     ``round(x / scale) + zero_point``."""
@@ -160,6 +177,8 @@ class Deployment(_Model):
     peak_bytes: int
     output_error: OutputError
     artifact: ArtifactRecord
+    #: None in records that are older than ``edgeofa test``
+    test: TestMaterial | None = None
     input: InputRecord
     parts_ms: dict[str, float]
     blocks: tuple[BlockRecord, ...]

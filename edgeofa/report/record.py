@@ -31,6 +31,7 @@ from edgeofa.paths import write_atomic
 
 if TYPE_CHECKING:
     from edgeofa.deploy import Choice, Request, Turn
+    from edgeofa.regression.material import Material
 
 _RUNNERS_UP = 5
 #: points of the frontier that the record keeps: enough for a smooth picture
@@ -172,11 +173,14 @@ def _versions(runtime: str) -> dict[str, str]:
     return found
 
 
-def write_results(deployment: Deployment, artifact: Artifact, folder: Path) -> Deployment:
-    """``model.*``, ``report.html`` and last ``deployment.json`` in ``folder``, each whole.
+def write_results(
+    deployment: Deployment, artifact: Artifact, material: Material, folder: Path
+) -> Deployment:
+    """``model.*``, what tests need, ``report.html`` and last ``deployment.json``, each whole.
 
     Returns the record with the artifact's final place.
     """
+    from edgeofa.regression.material import save_material
     from edgeofa.report.html import deployment_html
 
     place = folder / f"model{artifact.path.suffix}"
@@ -185,7 +189,8 @@ def write_results(deployment: Deployment, artifact: Artifact, folder: Path) -> D
         old.unlink(missing_ok=True)
     artifact.path.replace(place)
     moved = deployment.artifact.model_copy(update={"path": str(place)})
-    deployment = deployment.model_copy(update={"artifact": moved})
+    test = save_material(material, folder)
+    deployment = deployment.model_copy(update={"artifact": moved, "test": test})
     write_atomic(folder / "report.html", deployment_html(deployment))
     save_deployment(deployment, folder / "deployment.json")
     return deployment

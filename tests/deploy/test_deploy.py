@@ -116,7 +116,9 @@ def test_what_is_written_is_the_record_the_page_and_the_artifact_alone(space_fil
     assert asked.out is not None
     assert sorted(p.name for p in asked.out.iterdir()) == [
         "deployment.json",
+        "graph.safetensors",
         "model.tflite",
+        "reference.safetensors",
         "report.html",
     ]
     assert load_deployment(asked.out / "deployment.json") == found
