@@ -98,10 +98,10 @@ class ElasticBlock(nn.Module):
         self.activation: SpaceActivation = stage.activation
         self.padding: Literal["same", "symmetric"] = space.padding
         epsilon = space.batch_norm_epsilon
-        expands, self.largest_kernel = stage.expands_at(position), stage.kernels[-1]
-        mid = make_divisible(cin * expands[-1])
+        self.expands, self.largest_kernel = stage.expands_at(position), stage.kernels[-1]
+        mid = make_divisible(cin * self.expands[-1])
         #: an expansion of 1 has no expanding convolution, so it cannot share a block with others
-        self.expand = None if expands == (1,) else ElasticConv(mid, cin, 1, epsilon, cin)
+        self.expand = None if self.expands == (1,) else ElasticConv(mid, cin, 1, epsilon, cin)
         taps = self.largest_kernel**2
         self.depthwise = ElasticConv(mid, 1, self.largest_kernel, epsilon, taps)
         #: from the centre crop of the next larger kernel to a kernel of this size

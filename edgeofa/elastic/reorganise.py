@@ -1,0 +1,94 @@
+"""Sorts the middle channels of every block by importance, so that narrow subnets keep the best.
+
+A permutation of channels inside a block: the full network computes what it computed before. The
+importance of a channel is the L1 norm of what the next convolution makes of it. When a second, a
+third width is opened, the channels that each opened width added stay together, and are sorted
+among themselves (``stage``). As in once-for-all (Cai et al. 2020, section 3.3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from edgeofa.elastic.resnet import EXPANDS, Bottleneck, ResNetSupernet
+from edgeofa.elastic.supernet import ElasticBlock, ElasticConv, SqueezeExcite, Supernet
+from edgeofa.spaces.space import make_divisible
+
+__all__ = ["reorganise"]
+
+#: the reference's offset between groups, added in float32: ties that its rounding makes are its own
+_OFFSET = 1e5
+
+
+@torch.no_grad()
+def reorganise(supernet: Supernet | ResNetSupernet, stage: int = 0) -> None:
+    """Sorts all blocks in place.
+
+    Args:
+        stage: number of widths that are open already beside the largest: 0 before the first
+            shrinking, 1 before the second.
+    """
+    for module in supernet.modules():
+        if isinstance(module, ElasticBlock) and len(module.expands) > 1:
+            widths = [make_divisible(module.cin * e) for e in module.expands]
+            _sort_block(module, _order(module.project.weight, widths, stage))
+        elif isinstance(module, Bottleneck):
+            widths = [make_divisible(round(module.largest_out * e)) for e in EXPANDS]
+            order = _order(module.conv3.weight, widths, stage)
+            _select(module.conv3, inputs=order)
+            _select(module.conv2, outputs=order)
+            order = _order(module.conv2.weight, widths, stage)
+            _select(module.conv2, inputs=order)
+            _select(module.conv1, outputs=order)
+
+
+def _order(following: Tensor, widths: Sequence[int], stage: int) -> Tensor:
+    """Channels, most important first; ``following`` is the weight that reads them, ``[out, in]``."""
+    importance = following.abs().sum((0, 2, 3))
+    descending = sorted(widths, reverse=True)
+    if stage > 0:
+        for i, (right, left) in enumerate(zip(descending, descending[1 : stage + 1], strict=False)):
+            importance[left:right] += (i + 1 - len(descending)) * _OFFSET
+    return torch.sort(importance, descending=True)[1]
+
+
+def _sort_block(block: ElasticBlock, order: Tensor) -> None:
+    _select(block.project, inputs=order)
+    _select(block.depthwise, outputs=order)
+    if block.squeeze is not None:
+        _sort_squeeze(block.squeeze, order)
+    if block.expand is not None:
+        _select(block.expand, outputs=order)
+
+
+def _sort_squeeze(squeeze: SqueezeExcite, order: Tensor) -> None:
+    """The outer channels follow the block's, the inner ones are sorted by their own importance."""
+    reduce, expand = squeeze.reduce, squeeze.expand
+    expand.weight.copy_(expand.weight[order].clone())
+    bias = expand.get_parameter("bias")
+    bias.copy_(bias[order].clone())
+    reduce.weight.copy_(reduce.weight[:, order].clone())
+    inner = torch.sort(expand.weight.abs().sum((0, 2, 3)), descending=True)[1]
+    expand.weight.copy_(expand.weight[:, inner].clone())
+    reduce.weight.copy_(reduce.weight[inner].clone())
+    bias = reduce.get_parameter("bias")
+    bias.copy_(bias[inner].clone())
+
+
+def _select(
+    conv: ElasticConv, *, outputs: Tensor | None = None, inputs: Tensor | None = None
+) -> None:
+    """Permutes a convolution's channels, and its batch norm with the outputs."""
+    if inputs is not None:
+        conv.weight.copy_(conv.weight[:, inputs].clone())
+    if outputs is not None:
+        conv.weight.copy_(conv.weight[outputs].clone())
+        for name in ("weight", "bias"):
+            parameter = conv.norm.get_parameter(name)
+            parameter.copy_(parameter[outputs].clone())
+        for name in ("running_mean", "running_var"):
+            buffer = conv.norm.get_buffer(name)
+            buffer.copy_(buffer[outputs].clone())
