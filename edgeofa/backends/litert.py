@@ -118,6 +118,16 @@ class _AlignedBuffer(schema.BufferT):  # type: ignore[misc]
         return int(schema.BufferEnd(builder))
 
 
+def pack_model(model: Any) -> bytes:
+    """The .tflite file of a model in the schema's object form (``schema.ModelT``)."""
+    for place, buffer in enumerate(model.buffers):
+        if not isinstance(buffer, _AlignedBuffer) and buffer.data is not None:
+            model.buffers[place] = _AlignedBuffer(bytes(buffer.data))
+    builder = flatbuffers.Builder(1 << 16)
+    builder.Finish(model.Pack(builder), _FILE_IDENTIFIER)
+    return bytes(builder.Output())
+
+
 class _Writer:
     """One file in the making. Activations keep their numbers; constants follow them."""
 
@@ -143,9 +153,7 @@ class _Writer:
         model.version, model.description = _SCHEMA_VERSION, "edgeofa"
         model.subgraphs, model.buffers = [subgraph], self.buffers
         model.operatorCodes = [_operator_code(code, version) for code, version in self.codes]
-        builder = flatbuffers.Builder(1 << 16)
-        builder.Finish(model.Pack(builder), _FILE_IDENTIFIER)
-        return bytes(builder.Output())
+        return pack_model(model)
 
     def activation(
         self, name: str, shape: tuple[int, ...], quantization: Quantization | None

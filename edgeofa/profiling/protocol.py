@@ -233,7 +233,7 @@ class _Session:
         found = self._found[key]
         if isinstance(outcome, Failure):
             found.failures.append(outcome.reason)
-        elif not _steady(outcome.before, outcome.after, self._rules.clock_change):
+        elif not is_steady(outcome.before, outcome.after, self._rules.clock_change):
             found.void += 1
         else:
             found.medians_ms.append(float(np.median(outcome.samples_ns)) / 1e6)
@@ -249,12 +249,8 @@ class _Session:
         return (high - low) / 2 <= rules.half_width * middle
 
     def _interval(self, key: str) -> tuple[float, float, float]:
-        medians = np.asarray(self._found[key].medians_ms)
-        rng = np.random.default_rng([self._seed, zlib.crc32(key.encode())])
-        drawn = rng.integers(0, len(medians), (self._rules.bootstrap, len(medians)))
-        low, high = np.quantile(np.median(medians[drawn], axis=1), (0.025, 0.975))
-        middle = float(np.median(medians))
-        return min(float(low), middle), middle, max(float(high), middle)
+        seed = (self._seed, zlib.crc32(key.encode()))
+        return bootstrap_median(self._found[key].medians_ms, seed, self._rules.bootstrap)
 
     def _estimate(self, key: str) -> Estimate:
         found = self._found[key]
@@ -270,6 +266,18 @@ class _Session:
         return Estimate(middle, low, high, found.samples, rounds, self._device.evidence, status)
 
 
+def bootstrap_median(
+    values: Sequence[float], seed: Sequence[int], draws: int = RULES.bootstrap
+) -> tuple[float, float, float]:
+    """Median of the rounds with its 95% interval: (low, median, high)."""
+    medians = np.asarray(values)
+    rng = np.random.default_rng(list(seed))
+    drawn = rng.integers(0, len(medians), (draws, len(medians)))
+    low, high = np.quantile(np.median(medians[drawn], axis=1), (0.025, 0.975))
+    middle = float(np.median(medians))
+    return min(float(low), middle), middle, max(float(high), middle)
+
+
 def _with_sentinels(order: Sequence[str], sentinel: str, every: int) -> Iterator[tuple[str, bool]]:
     """``order`` with the sentinel first, after every ``every`` blocks, and last."""
     for i, key in enumerate(order):
@@ -279,7 +287,7 @@ def _with_sentinels(order: Sequence[str], sentinel: str, every: int) -> Iterator
     yield sentinel, True
 
 
-def _steady(before: DeviceState, after: DeviceState, clock_change: float) -> bool:
+def is_steady(before: DeviceState, after: DeviceState, clock_change: float) -> bool:
     """Whether a batch ran in one state; what the device does not tell is taken as steady."""
     if before.throttled or after.throttled or before.governor != after.governor:
         return False
