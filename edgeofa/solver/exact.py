@@ -34,6 +34,8 @@ _WIDEN = 8
 #: beginnings grown at a time, which bounds the memory
 _CHUNK = 1 << 15
 MAX_WIDTH = 1 << 16
+#: so many networks are looked at sooner than good prices are found
+_FEW = 4096
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,11 +144,20 @@ def _relaxations(problem: Problem, limits: Limits) -> list[tuple[Fronts, Ints]]:
         limit = limits.sums[a] if axes else 0
         assert limit is not None  # noqa: S101 - for the type checker
         relaxations.append((weights, np.full(count, limit, dtype=np.int64)))
-    if len(axes) > 1:
+    if len(axes) > 1 and _networks(problem) > _FEW:
         weights = multipliers(problem, limits)
         joint = sum(weights[:, a] * (limits.sums[a] or 0) for a in axes)
         relaxations.append((weights, np.asarray(joint, dtype=np.int64)))
     return [(Fronts(problem, w, limit), limit) for w, limit in relaxations]
+
+
+def _networks(problem: Problem) -> float:
+    """How many networks there are, whatever they cost."""
+    ways = np.zeros((problem.nodes, len(problem.resolutions)))
+    ways[-1] = problem.allowed
+    for arc in reversed(problem.arcs):
+        ways[arc.source] += arc.allowed.sum(axis=1) * ways[arc.target]
+    return float(ways[0].sum())
 
 
 def _grow(problem: Problem, bounds: _Bounds, width: int, worst: int) -> tuple[_Beginnings, int]:

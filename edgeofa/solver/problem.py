@@ -12,7 +12,7 @@ from math import frexp, isfinite, ldexp
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeofa.accuracy.base import AccuracyModel, context_scores, option_scores
+from edgeofa.accuracy.base import AccuracyModel, PairScorer, context_scores, option_scores
 from edgeofa.errors import FileFormatError, UsageError
 from edgeofa.solver.budgets import (
     AXES,
@@ -27,6 +27,7 @@ from edgeofa.solver.budgets import (
 )
 from edgeofa.solver.core import Arc, Path, Problem
 from edgeofa.solver.margins import margin_of
+from edgeofa.solver.pairs import Worths, pair_worths, with_pairs
 from edgeofa.solver.staged import Slot, StageSlots, restaged
 from edgeofa.spaces.automaton import Automaton
 from edgeofa.spaces.space import Block, Space
@@ -114,7 +115,8 @@ def pose(
     figures = [_figures(board, used) for board in boards]
     arcs, raw = [], option_scores(accuracy, automaton)
     bases = np.array(context_scores(accuracy, automaton), dtype=np.float64)
-    unit = _score_unit(bases, raw, where)
+    pairs = pair_worths(accuracy, automaton) if isinstance(accuracy, PairScorer) else {}
+    unit = _score_unit(bases, [*raw, *_largest_pairs(pairs)], where)
     contexts = len(automaton.contexts)
     fixed_costs = np.zeros((contexts, len(AXES) * len(boards)), dtype=np.int64)
     fixed_peaks = np.zeros((contexts, len(boards)), dtype=np.int64)
@@ -134,7 +136,7 @@ def pose(
         arcs.append(Arc(edge.source, edge.target, number, options, costs, peaks, units, allowed))
     if most >= 2**_SCORE_BITS:
         raise FileFormatError("the table's figures are too large to add up exactly", where=where)
-    return Problem(
+    problem = Problem(
         space=space,
         automaton=automaton,
         boards=boards,
@@ -147,6 +149,15 @@ def pose(
         allowed=np.ones(contexts, dtype=np.bool_),
         score_unit=unit,
     )
+    return with_pairs(problem, pairs)
+
+
+def _largest_pairs(pairs: Worths) -> list[NDArray[np.float64]]:
+    """For every edge the pairs that end there: one of them at most is in a network."""
+    by_edge: dict[int, list[NDArray[np.float64]]] = {}
+    for (_, (edge, _)), worth in pairs.items():
+        by_edge.setdefault(edge, []).append(worth)
+    return [np.array(worths) for worths in by_edge.values()]
 
 
 def _figures(board: Board, blocks: set[Block]) -> dict[Block, tuple[int, int, int, int]]:

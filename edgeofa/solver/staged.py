@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgeofa.errors import UsageError
 from edgeofa.solver.budgets import Bools, Ints
 from edgeofa.spaces.space import Layer, Subnet
 
@@ -43,7 +44,17 @@ class StageSlots:
 
 
 def stages_of(problem: Problem) -> tuple[StageSlots, ...]:
-    """The stages of a problem whose space is staged and whose accuracy model is additive."""
+    """The stages of a problem.
+
+    Raises:
+        UsageError: the space is not staged, or its accuracy model is pairwise.
+    """
+    if len(problem.arcs) != len(problem.automaton.edges) or not hasattr(problem.space, "stages"):
+        raise UsageError(
+            "only staged spaces with an additive or a network model are searched layer by layer",
+            where=f"space {problem.space.name}",
+            hint="edgeofa solve is exact for this one",
+        )
     slots: dict[int, list[Slot]] = {}
     for arc in problem.arcs:
         edge = problem.automaton.edges[arc.edge]
