@@ -8,7 +8,8 @@
     │       └── StaleTable              2   a table that today's target would not give any more
     ├── NoSubnetFits                    3   no subnet of the space is within the budgets
     ├── DeviceError                     4   a device, emulator or runtime failed
-    │   └── SetupError                  4   a tool or library that a device needs is missing
+    │   ├── SetupError                  4   a tool or library that a device needs is missing
+    │   └── LinkLost                    4   the way to a device broke, again and again
     ├── UnstableMeasurement             5   the interval stayed wider than allowed
     ├── RegressionFound                 6   slower, larger or different than the baseline
     └── BudgetMissed                    7   the deployed subnet is over its budget on the device
@@ -25,6 +26,7 @@ __all__ = [
     "DeviceError",
     "EdgeofaError",
     "FileFormatError",
+    "LinkLost",
     "MissingMaterial",
     "NoSubnetFits",
     "RegressionFound",
@@ -94,6 +96,10 @@ class DeviceError(EdgeofaError):
 
 class SetupError(DeviceError):
     """A tool or library that a device needs is missing."""
+
+
+class LinkLost(DeviceError):
+    """The way to a device broke, and did so again when it was tried again."""
 
 
 class UnstableMeasurement(EdgeofaError):

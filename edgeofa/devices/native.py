@@ -19,6 +19,8 @@ Arch = Literal["x86_64", "aarch64"]
 Toolchain = Literal["host", "aarch64-linux-gnu"]
 
 RUNNER = "edgeofa-runner"
+#: what a board needs beside the runner, see targets/runtime/board/board.c
+BOARD = "edgeofa-board"
 _BUILD_TIMEOUT_S = 600
 _SOURCE_SUFFIXES = {".c", ".h", ".cmake"}
 _COMPILERS: dict[Toolchain, str] = {"host": "cc", "aarch64-linux-gnu": "aarch64-linux-gnu-gcc"}
@@ -30,10 +32,19 @@ _PACKAGES: dict[Toolchain, str] = {
 
 def runner_path(arch: Arch) -> Path:
     """The runner for a processor architecture, built when it is not in the cache yet."""
+    return _program(RUNNER, arch)
+
+
+def board_path(arch: Arch) -> Path:
+    """The boards' helper program, as ``runner_path``."""
+    return _program(BOARD, arch)
+
+
+def _program(name: str, arch: Arch) -> Path:
     own = platform.machine() == arch
     if arch == "x86_64" and not own:
-        raise SetupError("the x86-64 runner is built on x86-64 machines only", where=RUNNER)
-    return build(RUNNER, "host" if own else "aarch64-linux-gnu")
+        raise SetupError("programs for x86-64 are built on x86-64 machines only", where=name)
+    return build(name, "host" if own else "aarch64-linux-gnu")
 
 
 def build(target: str, toolchain: Toolchain) -> Path:

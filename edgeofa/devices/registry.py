@@ -29,7 +29,9 @@ _BUILT_IN = {
     "qemu-user": ("edgeofa.devices.qemu_user", "QemuUserDevice"),
 }
 #: kind -> the class that is made of a target and an address
-_ADDRESSED: dict[str, tuple[str, str]] = {}
+_ADDRESSED = {
+    "ssh": ("edgeofa.devices.ssh", "SshDevice"),
+}
 
 Factory = Callable[["Target", str | None], Device]
 
@@ -81,7 +83,7 @@ def device_for(target: Target, name: str | None = None) -> Device:
 
 
 def check_address(address: str) -> None:
-    """``UsageError`` for an address of an unknown kind, or one that its kind does not understand."""
+    """``UsageError`` for an address of no known kind, or that its kind does not understand."""
     kind, _ = _split(address)
     if kind in _ADDRESSED:
         module, name = _ADDRESSED[kind]

@@ -46,11 +46,16 @@ from edgeofa.devices.protocol import (
     TensorInfo,
     parse_event,
 )
-from edgeofa.errors import DeviceError, UsageError
+from edgeofa.errors import DeviceError, LinkLost, UsageError
 from edgeofa.graph.ir import Array
 
 #: what the runner may need on top of a job's own time: start, loading the library, killing
 _GRACE_S = 60.0
+#: for a runner, or the ssh client in front of it, to end after its last word
+_END_TIMEOUT_S = 30.0
+#: a link that broke this often without a job in between is given up
+_MAX_BREAKS = 4
+_BREAK_REST_S = 0.5
 _MAX_PATH_BYTES = 4096
 _DTYPES: dict[str, np.dtype[Any]] = {
     "float32": np.dtype("<f4"),
@@ -62,11 +67,50 @@ _COMPLAINT = re.compile(r"(?i)^(?!info|warning).*(error|fatal|abort|check failed
 
 @dataclass(frozen=True)
 class RunnerCommand:
-    """How the runner is started: command line without the job list, folder and environment."""
+    """How the runner is started: command line without the job list, folder and environment.
+
+    ``lost_status``: the exit status by which ``argv`` says that the way to the runner broke, and
+    not the runner; ``where`` names the device in messages.
+    """
 
     argv: tuple[str, ...]
     cwd: Path | None = None
     env: dict[str, str] | None = None
+    lost_status: int | None = None
+    where: str = ""
+
+    @property
+    def place(self) -> str:
+        return self.where or self.argv[0]
+
+
+class Files:
+    """How the runner finds the files of its jobs: here by their own paths, on a board elsewhere.
+
+    ``seen_as``: how the runner names the working folder, where it is not by ``folder`` itself.
+    """
+
+    def __init__(self, folder: Path, seen_as: Path | None = None):
+        self.folder = folder
+        self.seen_as = folder if seen_as is None else seen_as
+
+    def model(self, job: Job) -> str:
+        """How the runner names the model of a job."""
+        return str(job.path.resolve())
+
+    def input(self, file: str) -> str:
+        """How the runner names an input that lies in the working folder."""
+        return str(self.seen_as / file)
+
+    def output(self, file: str) -> str:
+        """How the runner names an output that it is to write into the working folder."""
+        return str(self.seen_as / file)
+
+    def send(self, jobs: Sequence[Job], inputs: Sequence[str]) -> None:
+        """Bring the models of jobs, and inputs, to where the runner looks for them."""
+
+    def fetch(self, file: str, size: int) -> None:
+        """Bring a file of ``size`` bytes that the runner wrote into the working folder."""
 
 
 @dataclass(frozen=True)
@@ -88,28 +132,43 @@ def run_jobs(
     *,
     job_timeout_s: float = 120.0,
     progress: Progress | None = None,
+    files: Files | None = None,
 ) -> list[JobOutcome]:
     """Run ``jobs`` in order, in as few starts of the runner as their crashes allow.
 
     Args:
         folder: an existing, private folder for the job list, inputs, outputs and the log.
         job_timeout_s: after this long a job is killed and fails.
+        files: how the runner names its files; by their own paths by default.
 
-    Raises ``DeviceError`` when the runner cannot be started or does not speak the protocol.
+    Raises ``DeviceError`` when the runner cannot be started or does not speak the protocol. Where
+    the way to the runner breaks, the job it was at is run again; ``LinkLost`` when it breaks again
+    and again.
     """
+    files = files or Files(folder)
+    breaks = 0
     outcomes: dict[int, JobOutcome] = {}
     pending = list(range(len(jobs)))
     while pending:
-        session = _Session(command, folder, job_timeout_s)
+        session = _Session(command, folder, job_timeout_s, files)
         before = len(outcomes)
         for place, outcome in session.run(jobs, pending):
             outcomes[place] = outcome
             if progress is not None:
                 progress(1)
-        if len(outcomes) == before:
+        if session.link_broke:
+            breaks = breaks + 1 if len(outcomes) == before else 1
+            if breaks == _MAX_BREAKS:
+                raise LinkLost(
+                    f"the link broke {breaks} times: {session.log_tail() or 'no message'}",
+                    where=command.place,
+                    hint="check the board and its network, then run the same command again",
+                )
+            time.sleep(_BREAK_REST_S * 2**breaks)
+        elif len(outcomes) == before:
             raise DeviceError(
                 f"the runner ended before its first job: {session.log_tail() or 'no message'}",
-                where=command.argv[0],
+                where=command.place,
             )
         pending = [i for i in pending if i not in outcomes]
     return [outcomes[i] for i in range(len(jobs))]
@@ -117,13 +176,13 @@ def run_jobs(
 
 def probe(command: RunnerCommand, folder: Path) -> Started:
     """What the runner says of itself when it has nothing to do; ``DeviceError`` as ``run_jobs``."""
-    session = _Session(command, folder, job_timeout_s=0.0)
+    session = _Session(command, folder, 0.0, Files(folder))
     for _ in session.run([], []):
-        raise DeviceError("the runner answers jobs that it was not given", where=command.argv[0])
+        raise DeviceError("the runner answers jobs that it was not given", where=command.place)
     if session.started is None:
         raise DeviceError(
             f"the runner does not start: {session.log_tail() or 'no message'}",
-            where=command.argv[0],
+            where=command.place,
         )
     return session.started
 
@@ -165,21 +224,16 @@ def measurements(
 def write_jobs(
     jobs: Sequence[Job],
     places: Sequence[int],
-    folder: Path,
     job_timeout_s: float,
-    *,
-    seen_as: Path | None = None,
+    files: Files,
 ) -> Path:
-    """The job list for ``places`` of ``jobs``, and their input files, in ``folder``.
-
-    ``seen_as``: how the runner names that folder, where it is not by ``folder`` itself.
-    """
-    seen = folder if seen_as is None else seen_as
+    """The job list for ``places`` of ``jobs``, and their input files, in the working folder."""
     lines: list[str] = []
+    inputs: list[str] = []
     for place in places:
         job = jobs[place]
         lines += [
-            f"model {_plain(job.path.resolve())}",
+            f"model {_plain(files.model(job))}",
             f"warmups {job.warmups}",
             f"runs {job.runs}",
             f"warmup_ns {round(job.warmup_ms * 1e6)}",
@@ -190,12 +244,14 @@ def write_jobs(
         ]
         if job.input is not None:
             name = f"input-{place:06d}"
-            (folder / name).write_bytes(np.ascontiguousarray(job.input).tobytes())
-            lines.append(f"input {_plain(seen / name)}")
+            (files.folder / name).write_bytes(np.ascontiguousarray(job.input).tobytes())
+            inputs.append(name)
+            lines.append(f"input {_plain(files.input(name))}")
         if job.want_output:
-            lines.append(f"output {_plain(output_path(seen, place))}")
+            lines.append(f"output {_plain(files.output(output_name(place)))}")
         lines.append("")
-    listing = folder / "jobs"
+    files.send([jobs[place] for place in places], inputs)
+    listing = files.folder / "jobs"
     listing.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return listing
 
@@ -203,8 +259,10 @@ def write_jobs(
 class _Session:
     """One start of the runner."""
 
-    def __init__(self, command: RunnerCommand, folder: Path, job_timeout_s: float):
+    def __init__(self, command: RunnerCommand, folder: Path, job_timeout_s: float, files: Files):
         self.command = command
+        self.files = files
+        self.link_broke = False
         self.folder = folder
         self.job_timeout_s = job_timeout_s
         self.log = folder / "log"
@@ -212,7 +270,7 @@ class _Session:
 
     def run(self, jobs: Sequence[Job], places: Sequence[int]) -> Iterator[tuple[int, JobOutcome]]:
         """Outcomes of ``places`` in order; ends early when the runner dies."""
-        listing = write_jobs(jobs, places, self.folder, self.job_timeout_s)
+        listing = write_jobs(jobs, places, self.job_timeout_s, self.files)
         running: Start | None = None
         with listing.open("rb") as stdin, self.log.open("wb") as stderr:
             try:
@@ -226,7 +284,7 @@ class _Session:
                 )
             except OSError as error:
                 raise DeviceError(
-                    f"the runner does not start: {error}", where=self.command.argv[0]
+                    f"the runner does not start: {error}", where=self.command.place
                 ) from error
             try:
                 for event in self._events(process):
@@ -236,18 +294,25 @@ class _Session:
                         if running is None or running.job != event.job or event.job >= len(places):
                             raise self._foreign("events out of order")
                         place = places[event.job]
-                        output = output_path(self.folder, place)
-                        yield place, job_outcome(jobs[place], running.pid, event, output)
+                        yield place, job_outcome(jobs[place], running.pid, event, self.files, place)
                         running = None
+                self.link_broke = self._link_broke(process)
             finally:
                 process.kill()
                 process.wait()
                 if process.stdout is not None:
                     process.stdout.close()
-        if running is not None and running.job < len(places):
+        if running is not None and running.job < len(places) and not self.link_broke:
             place = places[running.job]
             reason = f"the runner ended with it: {self.log_tail() or 'no message'}"
             yield place, Failure(jobs[place], reason)
+
+    def _link_broke(self, process: subprocess.Popen[bytes]) -> bool:
+        """Whether it ended because the way to the runner broke."""
+        try:
+            return process.wait(_END_TIMEOUT_S) == self.command.lost_status
+        except subprocess.TimeoutExpired:
+            return False  # it was silent for too long: the job hung in a way the runner missed
 
     def log_tail(self) -> str:
         """The end of what the runner (or its emulator) wrote to its standard error."""
@@ -263,7 +328,7 @@ class _Session:
             if (number == 0) != isinstance(event, Started | Fatal):
                 raise self._foreign("it did not begin as a runner does")
             if isinstance(event, Fatal):
-                raise DeviceError(f"the runner refused: {event.reason}", where=self.command.argv[0])
+                raise DeviceError(f"the runner refused: {event.reason}", where=self.command.place)
             if isinstance(event, Started):
                 if event.protocol != PROTOCOL:
                     raise self._foreign(f"protocol {event.protocol} instead of {PROTOCOL}")
@@ -298,15 +363,20 @@ class _Session:
 
     def _foreign(self, what: str) -> DeviceError:
         return DeviceError(
-            f"the runner does not speak protocol {PROTOCOL}: {what}", where=self.command.argv[0]
+            f"the runner does not speak protocol {PROTOCOL}: {what}", where=self.command.place
         )
 
 
-def job_outcome(job: Job, pid: int, event: RunnerResult | Lost, output: Path) -> JobOutcome:
+def job_outcome(
+    job: Job, pid: int, event: RunnerResult | Lost, files: Files, place: int
+) -> JobOutcome:
     """How a job ended: the runner's last event about it, and its output file when one is wanted."""
     if isinstance(event, Lost):
         return Failure(job, _reason(event))
-    content = _read_output(output, event.output) if job.want_output else None
+    content = None
+    if job.want_output:
+        files.fetch(output_name(place), event.output.bytes)
+        content = _read_output(files.folder / output_name(place), event.output)
     if job.want_output and content is None:
         return Failure(job, "its output file has not the size that the runtime reported")
     return JobResult(event, pid, content)
@@ -323,13 +393,12 @@ def _read_output(path: Path, info: TensorInfo) -> Array | None:
     return content.reshape(info.shape)
 
 
-def output_path(folder: Path, place: int) -> Path:
-    """Where the runner writes the output of the job at ``place``."""
-    return folder / f"output-{place:06d}"
+def output_name(place: int) -> str:
+    """The file that the runner writes the output of the job at ``place`` to."""
+    return f"output-{place:06d}"
 
 
-def _plain(path: Path) -> str:
-    text = str(path)
+def _plain(text: str) -> str:
     if re.search(r"[\x00-\x1f]", text) or len(text.encode()) >= _MAX_PATH_BYTES:
         raise UsageError("a path with control characters, or too long for the runner", where=text)
     return text

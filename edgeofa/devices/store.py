@@ -59,7 +59,7 @@ def store_path() -> Path:
 
 
 def stored_devices() -> tuple[StoredDevice, ...]:
-    """Every configured device, by name; ``FileFormatError`` for a file that is not a list of them."""
+    """Every configured device, by name; ``FileFormatError`` for a foreign or broken file."""
     path = store_path()
     try:
         with path.open("rb") as file:

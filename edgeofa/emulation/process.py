@@ -32,7 +32,7 @@ from edgeofa.devices.protocol import (
     Started,
     parse_event,
 )
-from edgeofa.devices.runner import JobOutcome, job_outcome, output_path, write_jobs
+from edgeofa.devices.runner import Files, JobOutcome, job_outcome, write_jobs
 from edgeofa.errors import DeviceError
 
 _START_TIMEOUT_S = 120.0
@@ -150,7 +150,8 @@ def emulate(
     # names of constant length: what the program keeps on its stack and heap must not move
     (folder / _RUNNER).symlink_to(runner)
     (folder / _LIBRARY).symlink_to(library)
-    job_file = write_jobs(jobs, range(len(jobs)), folder, job_timeout_s, seen_as=Path())
+    files = Files(folder, seen_as=Path())
+    job_file = write_jobs(jobs, range(len(jobs)), job_timeout_s, files)
     options = ["--library", f"./{_LIBRARY}", "--kernels", kernels, "--threads", "1", "--emulated"]
     limit_s = _START_TIMEOUT_S + job_timeout_s * len(jobs)
     status = group.run([*command, f"./{_RUNNER}", *options], folder, job_file, limit_s)
@@ -167,7 +168,7 @@ def emulate(
             where=library.name,
             hint="edgeofa doctor",
         )
-    return _ends(events, jobs, folder)
+    return _ends(events, jobs, files)
 
 
 def _read_events(path: Path) -> list[Event]:
@@ -188,7 +189,7 @@ def _read_events(path: Path) -> list[Event]:
     return events
 
 
-def _ends(events: Sequence[Event], jobs: Sequence[Job], folder: Path) -> dict[int, JobEnd]:
+def _ends(events: Sequence[Event], jobs: Sequence[Job], files: Files) -> dict[int, JobEnd]:
     ends: dict[int, JobEnd] = {}
     running: Start | None = None
     for event in events:
@@ -201,13 +202,13 @@ def _ends(events: Sequence[Event], jobs: Sequence[Job], folder: Path) -> dict[in
                     f"the emulated runner does not speak protocol {PROTOCOL}: events out of order",
                     where=_EVENTS,
                 )
-            outcome = job_outcome(jobs[number], running.pid, event, output_path(folder, number))
+            outcome = job_outcome(jobs[number], running.pid, event, files, number)
             killed = (
                 isinstance(event, Lost)
                 and event.event == "crash"
                 and f"signal {signal.SIGKILL:d} " in event.reason
             )
-            ends[number] = JobEnd(outcome, folder / f"trace.{running.pid}", killed)
+            ends[number] = JobEnd(outcome, files.folder / f"trace.{running.pid}", killed)
             running = None
     return ends
 

@@ -4,8 +4,10 @@
  *
  *   edgeofa-board [--root DIR] probe FOLDER             what this board is, and room in FOLDER
  *   edgeofa-board digest PATH...                        SHA-256 of files
+ *   edgeofa-board have FOLDER DIGEST...                 those of the files that are there, and whole
+ *   edgeofa-board receive FOLDER                        files from standard input, see files.c
  *   edgeofa-board [--root DIR] keep LOCK WHO [pin] [silence SECONDS]
- *                                                       this board for one user, see board_keep.c
+ *                                                       this board for one user, see keep.c
  *
  * Answers are JSON lines on standard output; a refusal is {"event":"refused","reason":...} with
  * exit status 2. */
@@ -18,8 +20,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-#include "sha256.h"
 
 const char *board_root = "";
 
@@ -63,35 +63,18 @@ int board_emit(struct report *report) {
   return write_all(STDOUT_FILENO, report->text, report->used);
 }
 
-static int refuse(const char *format, ...) __attribute__((format(printf, 1, 2)));
-static int refuse(const char *format, ...) {
+int board_refuse(const char *format, ...) {
   static struct report report;
   char reason[512];
   va_list arguments;
   va_start(arguments, format);
   vsnprintf(reason, sizeof reason, format, arguments);
   va_end(arguments);
+  report_reset(&report);
   report_add(&report, "{\"event\":\"refused\",\"reason\":");
   report_string(&report, reason, strlen(reason));
   board_emit(&report);
   return EXIT_REFUSED;
-}
-
-int board_digest(int count, char **paths) {
-  static struct report report;
-  for (int i = 0; i < count; i++) {
-    uint8_t digest[32];
-    int descriptor = open(paths[i], O_RDONLY | O_CLOEXEC);
-    if (descriptor < 0 || sha256_of(descriptor, digest))
-      return refuse("%.300s: %s", paths[i], strerror(errno));
-    close(descriptor);
-    report_reset(&report);
-    report_add(&report, "{\"event\":\"digest\",\"file\":%d,\"sha256\":\"", i);
-    for (int k = 0; k < 32; k++) report_add(&report, "%02x", digest[k]);
-    report_add(&report, "\"");
-    if (board_emit(&report)) return EXIT_OUTPUT;
-  }
-  return 0;
 }
 
 static int keep(int argc, char **argv) {
@@ -101,9 +84,9 @@ static int keep(int argc, char **argv) {
       pin = 1;
     } else if (!strcmp(argv[i], "silence") && i + 1 < argc) {
       silence_s = atoi(argv[++i]);
-      if (silence_s < 1 || silence_s > 86400) return refuse("silence is 1 to 86400 seconds");
+      if (silence_s < 1 || silence_s > 86400) return board_refuse("silence is 1 to 86400 seconds");
     } else {
-      return refuse("unknown word %.32s", argv[i]);
+      return board_refuse("unknown word %.32s", argv[i]);
     }
   }
   return board_keep(argv[0], argv[1], pin, silence_s);
@@ -117,6 +100,8 @@ int main(int argc, char **argv) {
   }
   if (argc == 2 && !strcmp(argv[0], "probe")) return board_probe(argv[1]);
   if (argc > 1 && !strcmp(argv[0], "digest")) return board_digest(argc - 1, argv + 1);
+  if (argc > 2 && !strcmp(argv[0], "have")) return board_have(argv[1], argc - 2, argv + 2);
+  if (argc == 2 && !strcmp(argv[0], "receive")) return board_receive(argv[1]);
   if (argc > 2 && !strcmp(argv[0], "keep")) return keep(argc - 1, argv + 1);
-  return refuse("probe FOLDER, digest PATH... or keep LOCK WHO");
+  return board_refuse("probe, digest, have, receive or keep");
 }

@@ -36,6 +36,13 @@ static const char loader[] = "/lib64/ld-linux-x86-64.so.2", musl[] = "/lib/ld-mu
 static struct report report;
 static char text[1 << 17];
 
+/* Opening says more than access(): a file of sysfs may be read-only whatever its bits. */
+static int opens(const char *path, int flags) {
+  int descriptor = open(path, flags | O_CLOEXEC);
+  if (descriptor >= 0) close(descriptor);
+  return descriptor >= 0;
+}
+
 static void add_text(const char *key, const char *value) {
   report_add(&report, ",\"%s\":", key);
   size_t length = strcspn(value, "\n");
@@ -92,9 +99,9 @@ static const char *libc_name(void) {
   static const char mark[] = "GNU C Library ", release[] = "release version ";
   char path[512];
   snprintf(path, sizeof path, "%s%s", board_root, musl);
-  int has_musl = access(path, R_OK) == 0;
+  int has_musl = opens(path, O_RDONLY);
   snprintf(path, sizeof path, "%s%s", board_root, loader);
-  if (access(path, R_OK)) return has_musl ? "musl" : "";
+  if (!opens(path, O_RDONLY)) return has_musl ? "musl" : "";
   for (size_t i = 0; i < sizeof folders / sizeof *folders; i++) {
     snprintf(path, sizeof path, "%s%s/libc.so.6", board_root, folders[i]);
     int descriptor = open(path, O_RDONLY | O_CLOEXEC);
@@ -161,6 +168,10 @@ static void add_clocks(void) {
     add_number("max_hz", most * 1e3);
     add_number("min_hz", board_number(-1e-3, base, i, "cpuinfo_min_freq") * 1e3);
     add_number("now_hz", board_number(-1e-3, base, i, "scaling_cur_freq") * 1e3);
+    char path[512];
+    snprintf(path, sizeof path, "%.256s/sys/devices/system/cpu/cpufreq/policy%d/scaling_governor",
+             board_root, i);
+    report_add(&report, ",\"may_be_set\":%s", opens(path, O_WRONLY) ? "true" : "false");
     long got = board_slurp(text, sizeof text, base, i, "scaling_governor");
     add_text("governor", got > 0 ? text : "");
     report_add(&report, "}");

@@ -79,13 +79,7 @@ static int heard(int64_t *last_ms, int silence_s, int wait_ms) {
 }
 
 static int refused(const char *what, const char *path) {
-  static char reason[512];
-  snprintf(reason, sizeof reason, "%s %.300s: %s", what, path, strerror(errno));
-  report_reset(&report);
-  report_add(&report, "{\"event\":\"refused\",\"reason\":");
-  report_string(&report, reason, strlen(reason));
-  board_emit(&report);
-  return EXIT_REFUSED;
+  return board_refuse("%s %.300s: %s", what, path, strerror(errno));
 }
 
 static int tell_waiting(int descriptor) {

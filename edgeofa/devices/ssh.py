@@ -1,0 +1,284 @@
+"""A Linux board over ssh: the same runner as everywhere, on the board itself.
+
+Link (ssh_link)      one shared connection, short scripts, bounded answers
+Board (ssh_board)    edgeofa's folder there: programs, libraries, models by digest
+Keeper (keeper)      the board for us alone, its clocks pinned
+run_jobs (runner)    the protocol, which does not know that the runner is far away
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import getpass
+import os
+import platform
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from itertools import groupby
+from pathlib import Path
+from typing import cast
+
+from edgeofa.devices.base import Device, Evidence, Job, Measurement, Outcome, Progress
+from edgeofa.devices.board import BoardFacts, check_belongs, check_libc
+from edgeofa.devices.keeper import SILENCE_S, Keeper
+from edgeofa.devices.local import Kernels, library_path
+from edgeofa.devices.native import Arch, runner_path
+from edgeofa.devices.runner import Files, RunnerCommand, measurements, probe, run_jobs
+from edgeofa.devices.ssh_board import Board, Parcel, parcel
+from edgeofa.devices.ssh_link import LINK_STATUS, Link, parse_address
+from edgeofa.emulation.runtimes import RUNTIMES, is_ready
+from edgeofa.errors import DeviceError, LinkLost, SetupError, UsageError
+from edgeofa.targets import Target
+from edgeofa.workfolder import work_folder
+
+#: an emulator's clock says nothing about the board that it stands for: its times are kept within
+#: the widest interval that a table can hold, and are never called measured
+_EMULATED_ERROR = 0.9
+
+
+class SshDevice(Device):
+    """The board at ``address`` as a device of ``target``.
+
+    Raises, when it is made, ``UsageError`` for a bad address, ``LinkLost`` when the board cannot be
+    reached, and ``DeviceError`` when it is not one of ``target`` or cannot run edgeofa's programs.
+    """
+
+    def __init__(
+        self,
+        target: Target | None,
+        address: str,
+        *,
+        kernels: Kernels = "delegate",
+        job_timeout_s: float = 120.0,
+    ):
+        parsed = parse_address(address)
+        self.name = address
+        self._kernels = kernels
+        self._timeout_s = job_timeout_s
+        self._link = Link(parsed, address)
+        self._board = Board(self._link)
+        self.facts: BoardFacts = self._link.again(self._board.prepare)
+        if target is not None:
+            check_belongs(self.facts, target, address)
+        self.evidence: Evidence = "estimated" if self.facts.emulator else "measured"
+        self._keeper: Keeper | None = None
+        self._users = 0
+        #: digests of what this session brought and its end removes
+        self._sent: set[str] = set()
+        self._identity: dict[str, str] | None = None
+        self._libraries: dict[str, Parcel] = {}
+        self._runner: Parcel | None = None
+
+    @staticmethod
+    def check_address(address: str) -> None:
+        """``UsageError`` for text that is not an ssh address."""
+        parse_address(address)
+
+    def close(self) -> None:
+        """End the connection."""
+        self._link.close()
+
+    def identity(self) -> dict[str, str]:
+        if self._identity is None:
+            self._identity = self._find_identity()
+        return dict(self._identity)
+
+    def _find_identity(self) -> dict[str, str]:
+        facts = self.facts
+        found = {
+            "model": facts.model or facts.processor_name or "unknown board",
+            "core": facts.microarchitecture,
+            "machine": facts.machine,
+            "processors": str(facts.processors or "unknown"),
+            "kernel": facts.kernel or "unknown",
+            "libc": facts.libc or "unknown",
+            "clocks": facts.clocks_note,
+            "kernels": self._kernels,
+            "runner": f"sha256:{self._the_runner().sha256}",
+        }
+        if facts.emulator:
+            found["emulated"] = f"{facts.emulator}: times are not latencies"
+        for backend in ("litert", "onnxruntime"):
+            try:
+                library = self._library(backend)
+            except DeviceError:
+                continue  # a job of this back end says why it cannot run
+            found[backend] = f"{_version(backend, facts.machine)} sha256:{library.sha256}"
+            if "pinned" not in found:
+                found["pinned"] = self._pinned(library)
+        return found
+
+    def _pinned(self, library: Parcel) -> str:
+        """Whether one-thread runs really stay on one processor."""
+        with self.exclusive(), work_folder("ssh") as folder:
+            runner = self._the_runner()
+            self.bring([runner, library], folder)
+            started = probe(self._command(runner, library, 1), folder)
+        return "yes, with one thread" if started.pinned else "no"
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        self._users += 1
+        try:
+            if self._users == 1:
+                self._link.again(self._take)
+            yield
+        finally:
+            self._users -= 1
+            if not self._users:
+                self._release()
+
+    def run(
+        self, jobs: Sequence[Job], *, threads: int = 1, progress: Progress | None = None
+    ) -> list[Outcome]:
+        if not 1 <= threads <= (self.facts.processors or 256):
+            raise UsageError(f"{threads} threads", where=self.name)
+        outcomes: list[Outcome] = []
+        for backend, group in groupby(jobs, key=lambda job: job.backend):
+            part = list(group)
+            with self.exclusive(), work_folder("ssh") as folder:
+                runner, library = self._the_runner(), self._library(backend)
+                files = _BoardFiles(folder, self, [runner, library])
+                results = run_jobs(
+                    self._command(runner, library, threads),
+                    part,
+                    folder,
+                    job_timeout_s=self._timeout_s,
+                    progress=progress,
+                    files=files,
+                )
+            outcomes += measurements(part, results, self.evidence)
+        if self.evidence != "measured":
+            outcomes = [_uncertain(o) for o in outcomes]
+        return outcomes
+
+    def bring(self, parcels: Sequence[Parcel], folder: Path) -> None:
+        """Have files on the board, the link mended and the board ours again where it broke."""
+
+        def attempt() -> None:
+            if self._keeper is None or not self._keeper.is_alive:
+                self._take()
+            self._board.push(parcels, folder)
+
+        self._link.again(attempt)
+        self._sent.update(p.sha256 for p in parcels if not p.is_program)
+
+    def fetch(self, name: str, size: int, into: Path) -> None:
+        """An output of a job of this session."""
+        self._link.again(lambda: self._board.fetch(name, size, into))
+
+    def place_of_output(self, name: str) -> str:
+        """How the runner names a file that it writes."""
+        return self._board.work(name)
+
+    def _take(self) -> None:
+        """The board for us alone, and a clean folder on it."""
+        if self._keeper is not None:
+            self._keeper.close()
+            self._keeper = None
+        who = f"{getpass.getuser()}@{platform.node()}, process {os.getpid()}"
+        argv = self._board.keep_argv(who[:150], SILENCE_S)
+        self._keeper = Keeper(argv, self.name, lost_status=LINK_STATUS)
+        self._board.sweep([self._the_runner(), *self._libraries.values()])
+
+    def _release(self) -> None:
+        keeper, self._keeper = self._keeper, None
+        if keeper is None:
+            return
+        try:
+            if keeper.is_alive:
+                self._board.clean(self._sent - {p.sha256 for p in self._libraries.values()})
+                self._sent.clear()
+        except LinkLost:
+            pass  # the next session removes the folder, and a month the objects
+        finally:
+            keeper.close()
+
+    def _the_runner(self) -> Parcel:
+        if self._runner is None:
+            path = runner_path(cast(Arch, self.facts.machine))
+            check_libc(self.facts, path.read_bytes(), "the runner", self.name)
+            self._runner = parcel(path, is_program=True)
+        return self._runner
+
+    def _library(self, backend: str) -> Parcel:
+        if backend not in self._libraries:
+            path = runtime_library(backend, self.facts.machine, self.name)
+            check_libc(self.facts, path.read_bytes(), f"the {backend} library", self.name)
+            self._libraries[backend] = parcel(path)
+        return self._libraries[backend]
+
+    def _command(self, runner: Parcel, library: Parcel, threads: int) -> RunnerCommand:
+        words = ["--library", library.name, "--threads", str(threads), "--kernels", self._kernels]
+        if threads == 1 and self.facts.processors:
+            # one fixed processor; where there are two kinds the highest number is a fast one
+            words += ["--cpu", str(self.facts.processors - 1)]
+        argv = self._board.run_argv(runner, *words)
+        return RunnerCommand(tuple(argv), lost_status=LINK_STATUS, where=self.name)
+
+
+class _BoardFiles(Files):
+    """Models and inputs travel by digest, outputs come back from the session's folder."""
+
+    def __init__(self, folder: Path, device: SshDevice, programs: Sequence[Parcel]):
+        super().__init__(folder)
+        self._device = device
+        self._programs = list(programs)
+        self._parcels: dict[Path, Parcel] = {}
+
+    def model(self, job: Job) -> str:
+        return self._parcel(job.path).name
+
+    def input(self, file: str) -> str:
+        return self._parcel(self.folder / file).name
+
+    def output(self, file: str) -> str:
+        return self._device.place_of_output(file)
+
+    def send(self, jobs: Sequence[Job], inputs: Sequence[str]) -> None:
+        paths = [*(job.path for job in jobs), *(self.folder / name for name in inputs)]
+        # a model that is not there is its own job's failure, which the runner reports
+        there = [self._parcel(path) for path in paths if path.is_file()]
+        self._device.bring([*self._programs, *there], self.folder)
+
+    def fetch(self, file: str, size: int) -> None:
+        self._device.fetch(file, size, self.folder / file)
+
+    def _parcel(self, path: Path) -> Parcel:
+        if path not in self._parcels:
+            self._parcels[path] = parcel(path) if path.is_file() else Parcel(path, "0" * 64)
+        return self._parcels[path]
+
+
+@cache
+def _version(backend: str, machine: str) -> str:
+    from importlib import metadata
+
+    if machine == platform.machine():
+        package = {"litert": "ai-edge-litert"}.get(backend, backend)
+        return metadata.version(package)
+    return next(r.version for r in RUNTIMES if r.backend == backend)
+
+
+def runtime_library(backend: str, machine: str, where: str) -> Path:
+    """The shared library of a back end for boards of a machine; ``SetupError`` without it."""
+    if machine == platform.machine():
+        return library_path(backend)
+    runtime = next((r for r in RUNTIMES if r.backend == backend), None)
+    if runtime is None or machine != "aarch64":
+        raise DeviceError(f"no {machine} library of the back end {backend}", where=where)
+    if not is_ready(runtime):
+        raise SetupError(
+            f"the aarch64 library of {runtime.requirement} is not prepared",
+            where=where,
+            hint="edgeofa setup --target rpi4",
+        )
+    return runtime.path
+
+
+def _uncertain(outcome: Outcome) -> Outcome:
+    """A time of an emulator, with an interval that says what it is worth."""
+    if not isinstance(outcome, Measurement):
+        return outcome
+    return dataclasses.replace(outcome, model_error=_EMULATED_ERROR)
