@@ -48,7 +48,13 @@ from edgeofa.elastic.official import (
     to_official,
 )
 from edgeofa.elastic.reorganise import reorganise
-from edgeofa.elastic.resnet import EXPANDS, ResNetSubnet, ResNetSupernet, extract_resnet, resnet_subnet
+from edgeofa.elastic.resnet import (
+    EXPANDS,
+    ResNetSubnet,
+    ResNetSupernet,
+    extract_resnet,
+    resnet_subnet,
+)
 from edgeofa.errors import EdgeofaError
 from edgeofa.jsonio import dumps
 from edgeofa.paths import write_atomic
@@ -96,7 +102,7 @@ def seeded(key: str, shape: tuple[int, ...]) -> Tensor:
     """The recipe's value of a state-dict entry, a function of its name and shape alone."""
     if key.endswith("num_batches_tracked"):
         return torch.zeros(shape, dtype=torch.int64)
-    a = np.random.RandomState(zlib.crc32(key.encode()) & 0xFFFFFFFF).randn(*shape)  # noqa: NPY002
+    a = np.random.RandomState(zlib.crc32(key.encode()) & 0xFFFFFFFF).randn(*shape)
     if key.endswith("running_mean"):
         a = 0.05 * a
     elif key.endswith("running_var"):
@@ -111,7 +117,7 @@ def seeded(key: str, shape: tuple[int, ...]) -> Tensor:
 
 
 def seeded_input(tag: str, shape: list[int]) -> Tensor:
-    a = np.random.RandomState(zlib.crc32(tag.encode()) & 0xFFFFFFFF).randn(*shape)  # noqa: NPY002
+    a = np.random.RandomState(zlib.crc32(tag.encode()) & 0xFFFFFFFF).randn(*shape)
     return torch.from_numpy(a.astype(np.float32))
 
 
@@ -180,7 +186,9 @@ def check_outputs(
         x = seeded_input(case["input_tag"], case["input_shape"])
         subnet = subnet_of(supernet, case["config"], x.shape[-1])
         expected = outputs[name]
-        yield Check(net, f"{name}, active in the supernet", distance(supernet(x, subnet), expected), LIMIT)
+        yield Check(
+            net, f"{name}, active in the supernet", distance(supernet(x, subnet), expected), LIMIT
+        )
         macs, parameters, y = work(cut(supernet, subnet), x)
         yield Check(net, f"{name}, extracted", distance(y, expected), LIMIT)
         if "flops_ref" in case:
@@ -195,9 +203,7 @@ def check_recalibration(
     net: str, supernet: AnySupernet, case: Mapping[str, Any], outputs: Mapping[str, np.ndarray]
 ) -> Iterator[Check]:
     shape = case["batch_shape"]
-    batches = [
-        seeded_input(case["batch_tag"].format(b=b), shape) for b in range(case["batches"])
-    ]
+    batches = [seeded_input(case["batch_tag"].format(b=b), shape) for b in range(case["batches"])]
     x = seeded_input(case["input_tag"], case["input_shape"])
     subnet = subnet_of(supernet, case["config"], x.shape[-1])
     network = cut(supernet, subnet)
@@ -209,7 +215,9 @@ def check_recalibration(
         error = distance(named[norm].get_buffer(buffer), outputs[key]) if norm in named else np.inf
         yield Check(net, key, float(error), LIMIT)
     if "bncal_static" in outputs:
-        yield Check(net, "recalibrated, extracted", distance(network(x), outputs["bncal_static"]), LIMIT)
+        yield Check(
+            net, "recalibrated, extracted", distance(network(x), outputs["bncal_static"]), LIMIT
+        )
     if "bncal_dynamic" in outputs:
         store_statistics(supernet, subnet, network)
         error = distance(supernet(x, subnet), outputs["bncal_dynamic"])

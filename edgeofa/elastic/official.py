@@ -13,7 +13,7 @@ import random
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import cast
 
@@ -140,7 +140,7 @@ def to_official(supernet: AnySupernet) -> dict[str, Tensor]:
     return {official: state[own] for own, official in official_names(supernet).items()}
 
 
-@lru_cache(maxsize=None)
+@cache
 def entries(name: str) -> Mapping[str, tuple[int, ...]]:
     """Official entries and their shapes."""
     with torch.device("meta"):
@@ -258,7 +258,10 @@ def official_subnet(space: Space, config: Mapping[str, object], resolution: int)
         return cast(list[int], listed)
 
     kernels, expands = values("ks", len(slots)), values("e", len(slots))
-    depths = dict(zip(elastic, values("d", len(elastic)), strict=True))
+    deep = [i for i in elastic if len(space.stages[i].depths) > 1]
+    given = config.get("d")
+    chosen = deep if isinstance(given, list | tuple) and len(given) == len(deep) else elastic
+    depths = dict(zip(chosen, values("d", len(chosen)), strict=True))
     layers = {s: Layer(k, e) for s, k, e in zip(slots, kernels, expands, strict=True)}
     stages = []
     for i, stage in enumerate(space.stages):
@@ -274,32 +277,30 @@ def sample_official(supernet: AnySupernet, rng: random.Random, resolution: int) 
         from edgeofa.elastic.resnet import sample_resnet
 
         return sample_resnet(rng, resolution)
-    return supernet.space.sample(rng, resolution)
+    return supernet.space.sample_by_choice(rng, resolution)
 
 
-def active_convolutions(
-    supernet: AnySupernet, subnet: AnySubnet
-) -> list[tuple[ElasticConv, str]]:
+def active_convolutions(supernet: AnySupernet, subnet: AnySubnet) -> list[tuple[ElasticConv, str]]:
     """The convolutions that a subnet uses, with the official prefix of each in the *specialised*
     network (whose blocks are numbered without gaps); in the order of the extracted module's norms.
     """
-    found: list[tuple[ElasticConv, str]] = []
-    if isinstance(supernet, ResNetSupernet):
-        assert isinstance(subnet, ResNetSubnet)
+    if isinstance(supernet, ResNetSupernet) and isinstance(subnet, ResNetSubnet):
         stem = [layer for layer, *_ in supernet.stem_layers(subnet)]
-        for n, layer in enumerate(stem):
-            inner = ".conv" if subnet.extra_stem and n == 1 else ""
-            found.append((layer, f"input_stem.{n}{inner}"))
+        inner = ["", ".conv", ""] if subnet.extra_stem else ["", ""]
+        found = [
+            (c, f"input_stem.{n}{x}") for n, (c, x) in enumerate(zip(stem, inner, strict=True))
+        ]
         for n, (bottleneck, _, _) in enumerate(supernet.blocks(subnet)):
             found += [(c, f"blocks.{n}.{part}") for part, c in _parts(bottleneck)]
         return found
-    assert isinstance(subnet, Subnet)
-    found.append((supernet.stem, "first_conv"))
-    places = [(i, j) for i, layers in enumerate(subnet.stages) for j in range(len(layers))]
-    for n, (i, j) in enumerate(places):
-        found += [(c, f"blocks.{n}.conv.{part}") for part, c in _parts(supernet.block(i, j))]
-    head = "final_expand_layer" if supernet.mix is not None else "feature_mix_layer"
-    return [*found, (supernet.head, head)]
+    if isinstance(supernet, Supernet) and isinstance(subnet, Subnet):
+        found = [(supernet.stem, "first_conv")]
+        places = [(i, j) for i, layers in enumerate(subnet.stages) for j in range(len(layers))]
+        for n, (i, j) in enumerate(places):
+            found += [(c, f"blocks.{n}.conv.{part}") for part, c in _parts(supernet.block(i, j))]
+        head = "final_expand_layer" if supernet.mix is not None else "feature_mix_layer"
+        return [*found, (supernet.head, head)]
+    raise UsageError("a subnet of another kind of supernet", where=str(subnet))
 
 
 def _parts(block: ElasticBlock | Bottleneck) -> list[tuple[str, ElasticConv]]:

@@ -9,6 +9,7 @@ among themselves (``stage``). As in once-for-all (Cai et al. 2020, section 3.3).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ from edgeofa.elastic.resnet import EXPANDS, Bottleneck, ResNetSupernet
 from edgeofa.elastic.supernet import ElasticBlock, ElasticConv, SqueezeExcite, Supernet
 from edgeofa.spaces.space import make_divisible
 
-__all__ = ["reorganise"]
+__all__ = ["permute_channels", "reorganise"]
 
 #: the reference's offset between groups, added in float32: ties that its rounding makes are its own
 _OFFSET = 1e5
@@ -34,7 +35,7 @@ def reorganise(supernet: Supernet | ResNetSupernet, stage: int = 0) -> None:
     for module in supernet.modules():
         if isinstance(module, ElasticBlock) and len(module.expands) > 1:
             widths = [make_divisible(module.cin * e) for e in module.expands]
-            _sort_block(module, _order(module.project.weight, widths, stage))
+            permute_channels(module, _order(module.project.weight, widths, stage))
         elif isinstance(module, Bottleneck):
             widths = [make_divisible(round(module.largest_out * e)) for e in EXPANDS]
             order = _order(module.conv3.weight, widths, stage)
@@ -46,16 +47,18 @@ def reorganise(supernet: Supernet | ResNetSupernet, stage: int = 0) -> None:
 
 
 def _order(following: Tensor, widths: Sequence[int], stage: int) -> Tensor:
-    """Channels, most important first; ``following`` is the weight that reads them, ``[out, in]``."""
+    """Channels, most important first; ``following`` is the weight ``[out, in]`` that reads them."""
     importance = following.abs().sum((0, 2, 3))
     descending = sorted(widths, reverse=True)
     if stage > 0:
-        for i, (right, left) in enumerate(zip(descending, descending[1 : stage + 1], strict=False)):
+        for i, (right, left) in enumerate(pairwise(descending[: stage + 1])):
             importance[left:right] += (i + 1 - len(descending)) * _OFFSET
     return torch.sort(importance, descending=True)[1]
 
 
-def _sort_block(block: ElasticBlock, order: Tensor) -> None:
+@torch.no_grad()
+def permute_channels(block: ElasticBlock, order: Tensor) -> None:
+    """Puts a block's middle channels in another order; the block computes what it computed."""
     _select(block.project, inputs=order)
     _select(block.depthwise, outputs=order)
     if block.squeeze is not None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from edgeofa.elastic.reorganise import permute_channels
 from edgeofa.elastic.supernet import ElasticBlock, ElasticConv, Supernet
 from edgeofa.errors import FileFormatError, MissingMaterial
 
@@ -80,9 +81,4 @@ def sort_channels(block: ElasticBlock) -> None:
         return
     weights = block.project.weight.abs().sum((0, 2, 3))
     order = (weights * block.depthwise.norm.weight.abs()).argsort(descending=True)
-    for conv in (block.expand, block.depthwise):
-        conv.weight.copy_(conv.weight[order])
-        for name in ("weight", "bias", "running_mean", "running_var"):
-            values = getattr(conv.norm, name)
-            values.copy_(values[order])
-    block.project.weight.copy_(block.project.weight[:, order])
+    permute_channels(block, order)

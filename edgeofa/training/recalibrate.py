@@ -25,7 +25,8 @@ _BATCH = 250
 def recalibrate(module: nn.Module, images: Tensor, batch: int = _BATCH) -> None:
     """Sets the running statistics of an extracted module from images, in place.
 
-    The module is left in evaluation mode.
+    Each batch is normalised by its own statistics, in evaluation mode's arithmetic: training mode's
+    is further from the reference implementation. The module is left in evaluation mode.
 
     Args:
         images: preprocessed, ``[N, 3, R, R]``.
@@ -38,23 +39,26 @@ def recalibrate(module: nn.Module, images: Tensor, batch: int = _BATCH) -> None:
         var, mean = torch.var_mean(x, (0, 2, 3), correction=0)
         sums[index][0].add_(mean, alpha=share)
         sums[index][1].add_(var, alpha=share)
+        store(index, mean, var)
+
+    def store(index: int, mean: Tensor, var: Tensor) -> None:
+        norms[index].get_buffer("running_mean").copy_(mean)
+        norms[index].get_buffer("running_var").copy_(var)
 
     handles = [
         m.register_forward_pre_hook(lambda _, args, i=i: measure(i, args[0]))
         for i, m in enumerate(norms)
     ]
     try:
-        module.train()
+        module.eval()
         for part in torch.split(images, batch):
             share = len(part) / len(images)
             module(part.contiguous(memory_format=torch.channels_last))
     finally:
-        module.eval()
         for handle in handles:
             handle.remove()
-    for norm, (mean, var) in zip(norms, sums, strict=True):
-        norm.get_buffer("running_mean").copy_(mean)
-        norm.get_buffer("running_var").copy_(var)
+    for index, (mean, var) in enumerate(sums):
+        store(index, mean, var)
 
 
 @torch.no_grad()
