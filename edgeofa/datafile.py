@@ -3,41 +3,58 @@
 from __future__ import annotations
 
 import difflib
-import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar, get_args
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
 from edgeofa.errors import FileFormatError
+from edgeofa.tomlplaces import line_of
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
 def read_data_file(path: Path, model: type[_Model], max_bytes: int) -> _Model:
     """The content of a TOML file as ``model``; ``FileFormatError`` with line and reason."""
+    return parse_data(read_bytes(path, model.__name__.lower(), max_bytes), model, path)
+
+
+def read_bytes(path: Path, what: str, max_bytes: int) -> bytes:
+    """The content of a file of at most ``max_bytes``; ``what`` names its kind in the error."""
     try:
         with path.open("rb") as file:
             content = file.read(max_bytes + 1)
     except OSError as error:
         raise FileFormatError(f"cannot be read: {error.strerror}", where=path) from error
     if len(content) > max_bytes:
-        raise FileFormatError(
-            f"a {model.__name__.lower()} file is at most {max_bytes >> 10} KiB", where=path
-        )
-    return parse_data(content, model, path)
+        raise FileFormatError(f"a {what} file is at most {max_bytes >> 10} KiB", where=path)
+    return content
 
 
 def parse_data(content: bytes, model: type[_Model], where: str | Path) -> _Model:
     """``content`` as ``model``. The error names the line, the key, and for an unknown key the
     nearest one that exists."""
+    return check_data(parse_toml(content, where), model, where, content.decode())
+
+
+def parse_toml(content: bytes, where: str | Path) -> dict[str, Any]:
+    """The tables of a TOML text."""
     try:
-        text = content.decode()
-        return model.model_validate(tomllib.loads(text))
+        return tomllib.loads(content.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise FileFormatError(f"not a TOML file: {error}", where=where) from error
+    except RecursionError as error:
+        raise FileFormatError("not a TOML file: nested too deep", where=where) from error
+
+
+def check_data(
+    data: Mapping[str, object], model: type[_Model], where: str | Path, text: str = ""
+) -> _Model:
+    """``data`` as ``model``; the error names the line of ``text`` that the mistake is on."""
+    try:
+        return model.model_validate(data)
     except ValidationError as error:
         raise FileFormatError(_explain(error, text, model), where=where) from error
 
@@ -45,11 +62,12 @@ def parse_data(content: bytes, model: type[_Model], where: str | Path) -> _Model
 def _explain(error: ValidationError, text: str, model: type[BaseModel]) -> str:
     # a misspelt key also makes the right one missing: the misspelling is the cause
     first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
-    location = first["loc"]
-    # our own checks come as "Value error, ..."
-    reason = first["msg"].removeprefix("Value error, ")
+    # our own checks come as "Value error, ...", and some know the place inside the field
+    cause = first.get("ctx", {}).get("error")
+    location = (*first["loc"], *getattr(cause, "location", ()))
+    reason = getattr(cause, "reason", first["msg"].removeprefix("Value error, "))
     message = f"{'.'.join(map(str, location)) or model.__name__.lower()}: {reason}"
-    line = _line(text, location)
+    line = line_of(text, location)
     if line is not None:
         message = f"line {line}: {message}"
     if first["type"] == "extra_forbidden":
@@ -58,29 +76,6 @@ def _explain(error: ValidationError, text: str, model: type[BaseModel]) -> str:
         message += f" (valid keys: {', '.join(keys)}"
         message += f"; did you mean {near[0]}?)" if near else ")"
     return message
-
-
-def _line(text: str, location: Sequence[str | int]) -> int | None:
-    """The line of the innermost key of ``location`` that the file has; None where it has none."""
-    # comments out of the way, every character in its place
-    text = re.sub(r"(?m)^\s*#.*$", lambda match: " " * len(match[0]), text)
-    position, found, pattern = 0, None, ""
-    for part in location:
-        if isinstance(part, str):
-            key, count = re.escape(part), 1
-            pattern = rf"(?m)(?<![\w.\"'-])\"?{key}\"?\s*=|^\s*\[+[^\]\n]*\b{key}\s*\]"
-        elif re.compile(r"\s*\[\s*\{").match(text, position):
-            pattern, count = r"\{", part + 1  # tables inside an array
-        elif text[:position].endswith("]"):
-            count = part  # a section for each, the first one is found
-        else:
-            break  # numbers
-        matches = list(re.compile(pattern).finditer(text, position))[:count]
-        if len(matches) < count:
-            break
-        if matches:
-            position = found = matches[-1].end()
-    return None if found is None else text.count("\n", 0, found) + 1
 
 
 def _model_at(model: type[BaseModel], location: Sequence[str | int]) -> type[BaseModel]:

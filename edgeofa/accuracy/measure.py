@@ -45,7 +45,7 @@ def sample_subnets(space: Space, count: int, seed: int) -> list[Subnet]:
         [s for r in ends for s in (space.largest(r), space.smallest(r))][: max(count // 8, 1)]
     )
     while len(chosen) < min(count, space.count()):
-        chosen[space.sample(rng) if rng.random() < 0.4 else _leaning(space, rng)] = None
+        chosen[space.sample_by_choice(rng) if rng.random() < 0.4 else _leaning(space, rng)] = None
     return list(chosen)
 
 

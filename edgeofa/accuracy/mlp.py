@@ -201,7 +201,7 @@ class MlpAccuracy:
         known = self._fits.get(resolution)
         if known is None:
             rng = random.Random(resolution)
-            subnets = [self.space.sample(rng, resolution) for _ in range(_FIT_SUBNETS)]
+            subnets = [self.space.sample_by_choice(rng, resolution) for _ in range(_FIT_SUBNETS)]
             x = np.zeros((len(subnets), len(self._terms)))
             for row, subnet in zip(x, subnets, strict=True):
                 for i, layers in enumerate(subnet.stages):

@@ -13,7 +13,9 @@ import numpy as np
 
 from edgeofa.graph.builder import GraphBuilder, Padding
 from edgeofa.graph.ir import Activation, Array, Graph
-from edgeofa.spaces.space import Block, Space, SpaceActivation, Subnet, make_divisible
+from edgeofa.spaces.blocks import Block, BlockActivation, make_divisible
+from edgeofa.spaces.space import Space
+from edgeofa.spaces.subnet import Subnet
 
 _SE_REDUCTION = 4
 
@@ -28,10 +30,8 @@ class _Layers:
     def _normal(self, shape: tuple[int, ...], variance: float) -> Array:
         return self._rng.standard_normal(shape, dtype=np.float32) * np.float32(variance**0.5)
 
-    def _activated(self, activation: SpaceActivation | None) -> tuple[Activation, bool]:
-        if activation == "hard_swish":
-            return "none", True
-        return activation or "none", False
+    def _activated(self, activation: BlockActivation) -> tuple[Activation, bool]:
+        return ("none", True) if activation == "hard_swish" else (activation, False)
 
     def conv(
         self,
@@ -42,7 +42,7 @@ class _Layers:
         kernel: int = 1,
         stride: int = 1,
         padding: Padding = "valid",
-        activation: SpaceActivation | None = None,
+        activation: BlockActivation = "none",
         gain: float = 1.0,
         offset: float = 0.0,
     ) -> int:
@@ -69,7 +69,7 @@ class _Layers:
         kernel: int,
         stride: int,
         padding: Padding,
-        activation: SpaceActivation,
+        activation: BlockActivation,
     ) -> int:
         channels = self._builder.shape(x)[3]
         fused, swish = self._activated(activation)
@@ -126,7 +126,12 @@ def _add_block(b: GraphBuilder, layers: _Layers, x: int, block: Block, prefix: s
         return _add_mbconv(b, layers, x, block, prefix)
     if block.kind == "head":
         return _add_head(b, layers, x, block, prefix)
-    return layers.conv(
+    if block.kind in ("max_pool", "average_pool"):
+        pool = b.max_pool2d if block.kind == "max_pool" else b.average_pool2d
+        return pool(
+            x, block.kernel, stride=block.stride, padding=block.padding, name=f"{prefix}.pool"
+        )
+    y = layers.conv(
         x,
         f"{prefix}.conv",
         block.cout,
@@ -135,6 +140,7 @@ def _add_block(b: GraphBuilder, layers: _Layers, x: int, block: Block, prefix: s
         padding=block.padding,
         activation=block.activation,
     )
+    return b.add(y, x, name=f"{prefix}.add") if block.residual else y
 
 
 def block_graph(block: Block, seed: int = 0) -> Graph:

@@ -72,7 +72,7 @@ def sample_subnets(
     for _ in range(50 * count):
         if len(found) == count:
             break
-        subnet = space.sample(rng, resolutions[len(found) % len(resolutions)])
+        subnet = space.sample_by_choice(rng, resolutions[len(found) % len(resolutions)])
         if subnet not in exclude:
             found[subnet] = None
     return tuple(found)

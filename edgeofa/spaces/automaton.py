@@ -13,14 +13,10 @@ Every network is exactly one (context, path), so that counting paths counts netw
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
 
-if TYPE_CHECKING:
-    from edgeofa.spaces.space import Block, Layer, Space
-
-#: a choice that several places share: its name and value
-Value = int | float | str
+from edgeofa.spaces.blocks import Block
+from edgeofa.spaces.subnet import Layer, Value
 
 
 @dataclass(frozen=True)
@@ -69,34 +65,16 @@ class Automaton:
     edges: tuple[Edge, ...]
 
 
-def staged_automaton(space: Space, resolutions: tuple[int, ...] | None = None) -> Automaton:
-    """The automaton of a staged MBConv space: after every layer it may stop where a depth allows.
-
-    One chain of nodes a stage; from each allowed depth an edge without a block leads to the next
-    stage.
-    """
-    chosen = resolutions or space.resolutions
-    contexts = tuple(Context(r) for r in chosen)
-    edges = [Edge(0, 1, "stem", (Option("", tuple((space.stem_block(r),) for r in chosen)),))]
-    entry = 1
-    for i, stage in enumerate(space.stages):
-        following = entry + stage.depths[-1] + 1
-        for j in range(stage.depths[-1] + 1):
-            node = entry + j
-            if j < stage.depths[-1]:
-                options = tuple(
-                    Option(
-                        f"{layer.kernel}x{layer.expand}",
-                        tuple((space.layer_block(r, i, j, layer),) for r in chosen),
-                        layer,
-                    )
-                    for layer in stage.layers_at(j)
-                )
-                edges.append(Edge(node, node + 1, f"stages.{i}.{j}", options, (i, j)))
-            if j in stage.depths:
-                stop = Option("", ((),) * len(chosen))
-                edges.append(Edge(node, following, f"stages.{i}.end", (stop,)))
-        entry = following
-    head = Option("", tuple((space.head_block(r),) for r in chosen))
-    edges.append(Edge(entry, entry + 1, "head", (head,)))
-    return Automaton(contexts, entry + 2, tuple(edges))
+def restricted(automaton: Automaton, resolutions: tuple[int, ...]) -> Automaton:
+    """The contexts of some resolutions alone; nodes, edges and options keep their numbers."""
+    kept = [n for n, c in enumerate(automaton.contexts) if c.resolution in resolutions]
+    edges = tuple(
+        replace(
+            edge,
+            options=tuple(
+                replace(o, blocks=tuple(o.blocks[n] for n in kept)) for o in edge.options
+            ),
+        )
+        for edge in automaton.edges
+    )
+    return Automaton(tuple(automaton.contexts[n] for n in kept), automaton.nodes, edges)

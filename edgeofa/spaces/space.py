@@ -1,403 +1,367 @@
-"""Search spaces of inverted-bottleneck (MBConv) networks, declared as data.
+"""Search spaces, declared as data.
 
-A space is a TOML file: a stem, stages with elastic depth whose layers each choose a kernel and an
-expansion, a head, and the input resolutions. A ``Subnet`` is one choice; it lists the layers that
-exist and nothing else, so two equal networks are equal values with one text form::
+A space is a TOML file (or Python values of the same shape): input resolutions, named choices that
+several places share, conditions, and a tree of blocks, sequences, repeats, choices and conditionals
+(``docs/spaces.md``). It compiles to an automaton whose paths are its networks, from which
+everything else follows: the exact count, the n-th network, fair samples, neighbours, blocks.
 
-    cifar_lite@128/3x1/3x6,3x4/5x3/...      resolution, then the stages: kernel x expansion
-
-A ``Block`` is the unit that a latency table describes: the stem, one whole fused MBConv, the head.
+Networks of the staged MBConv shape, which supernets can be made of, have stages of layers too.
 """
 
 from __future__ import annotations
 
 import random
-import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from itertools import product
-from math import prod
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    Field,
+    SerializationInfo,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from edgeofa.errors import UsageError
-from edgeofa.spaces.automaton import Automaton, Context, staged_automaton
+from edgeofa.spaces.automaton import Automaton, Context, restricted
+from edgeofa.spaces.blocks import Block, Padding, SpaceActivation, make_divisible
+from edgeofa.spaces.compile import compile_declaration, nothing_left
+from edgeofa.spaces.declaration import Declaration, read_declaration
+from edgeofa.spaces.neighbours import neighbours
+from edgeofa.spaces.paths import Path, Paths
+from edgeofa.spaces.staged import (
+    Head,
+    Model,
+    NotStaged,
+    Stage,
+    Staged,
+    StagedFile,
+    Stem,
+    declared_body,
+    staged_view,
+)
+from edgeofa.spaces.staged_text import parse_staged, staged_path, staged_subnet, validate_staged
+from edgeofa.spaces.subnet import Layer, Subnet
+from edgeofa.spaces.text import parse_text, to_path, to_subnet
 
-SpaceActivation = Literal["relu", "relu6", "hard_swish"]
-Padding = Literal["same", "symmetric"]
-
-_MAX_TEXT = 4096
-
-
-def make_divisible(value: float, divisor: int = 8) -> int:
-    """Round channels to a multiple of ``divisor``, never below 90% of ``value``.
-
-    The rule of MobileNetV2's reference code, as once-for-all uses it.
-    """
-    rounded = max(divisor, int(value + divisor / 2) // divisor * divisor)
-    return rounded + divisor if rounded < 0.9 * value else rounded
-
-
-@dataclass(frozen=True, order=True)
-class Layer:
-    """The two choices of one MBConv layer: kernel size and expansion."""
-
-    kernel: int
-    expand: int
-
-
-@dataclass(frozen=True, order=True)
-class Subnet:
-    """One network of a space: resolution, and the layers of each stage."""
-
-    space: str
-    resolution: int
-    stages: tuple[tuple[Layer, ...], ...]
-
-    def __str__(self) -> str:
-        stages = "/".join(",".join(f"{x.kernel}x{x.expand}" for x in s) for s in self.stages)
-        return f"{self.space}@{self.resolution}/{stages}"
-
-    @property
-    def depths(self) -> tuple[int, ...]:
-        return tuple(len(s) for s in self.stages)
+__all__ = [
+    "Block",
+    "Head",
+    "Layer",
+    "Padding",
+    "Preprocess",
+    "Space",
+    "SpaceActivation",
+    "Stage",
+    "Stem",
+    "Subnet",
+    "make_divisible",
+]
 
 
-@dataclass(frozen=True, order=True)
-class Block:
-    """One row's subject in a latency table.
-
-    ``size`` is the input's height and width. ``mid`` is the expanded width (stem: 0; head: the
-    width before pooling). ``mix`` is the width of the head's layer after pooling, 0 for none.
-    """
-
-    kind: Literal["stem", "mbconv", "head"]
-    size: int
-    cin: int
-    cout: int
-    mid: int
-    kernel: int
-    stride: int
-    residual: bool
-    se: bool
-    activation: SpaceActivation
-    padding: Padding
-    mix: int = 0
-
-    @property
-    def size_out(self) -> int:
-        """Height and width after the block; both paddings give ``ceil(size / stride)``."""
-        return 1 if self.kind == "head" else -(-self.size // self.stride)
-
-    @property
-    def key(self) -> str:
-        """Stable text form, the key of a table row."""
-        parts = [
-            self.kind,
-            f"{self.size}x{self.size}x{self.cin}",
-            f"{self.size_out}x{self.size_out}x{self.cout}",
-            f"m{self.mid}",
-            f"k{self.kernel}",
-            f"s{self.stride}",
-            f"r{int(self.residual)}",
-            f"se{int(self.se)}",
-            self.activation.replace("_", ""),
-            self.padding,
-        ]
-        return "-".join(parts + ([f"x{self.mix}"] if self.mix else []))
-
-
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Stem(_Model):
-    out: int = Field(gt=0)
-    kernel: int = Field(gt=0)
-    stride: int = Field(gt=0)
-    activation: SpaceActivation
-
-
-class Stage(_Model):
-    """A run of layers of one width; the first one carries the stride and the change of width."""
-
-    out: int = Field(gt=0)
-    stride: int = Field(gt=0)
-    depths: tuple[int, ...] = Field(min_length=1)
-    kernels: tuple[int, ...] = Field(min_length=1)
-    expands: tuple[int, ...] = Field(min_length=1)
-    #: expansions of the first layer where they differ from the others'
-    first_expands: tuple[int, ...] | None = None
-    activation: SpaceActivation
-    se: bool = False
-
-    @model_validator(mode="after")
-    def _sorted(self) -> Stage:
-        for name in ("depths", "kernels", "expands", "first_expands"):
-            values = getattr(self, name)
-            if values is not None and (list(values) != sorted(set(values)) or values[0] < 1):
-                raise ValueError(
-                    f"{name} must be positive, ascending and without repeats: {values}"
-                )
-        if any(k % 2 == 0 for k in self.kernels):
-            raise ValueError(f"kernels must be odd: {self.kernels}")
-        return self
-
-    def expands_at(self, position: int) -> tuple[int, ...]:
-        return self.first_expands if position == 0 and self.first_expands else self.expands
-
-    def layers_at(self, position: int) -> tuple[Layer, ...]:
-        """Every choice of the layer at ``position``, smallest first."""
-        return tuple(Layer(k, e) for k, e in product(self.kernels, self.expands_at(position)))
-
-
-class Head(_Model):
-    #: width of the 1x1 convolution before global pooling
-    expand: int = Field(gt=0)
-    #: width of a further layer after pooling (MobileNetV3), 0 for none
-    mix: int = Field(default=0, ge=0)
-    activation: SpaceActivation
-
-
-class Preprocess(_Model):
+class Preprocess(Model):
     """``(pixel - mean) / std`` per RGB channel, pixels 0 to 255."""
 
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
 
-class Space(_Model):
-    """A declared space. Load the shipped ones with :func:`edgeofa.spaces.load_space`."""
+class _Common(Model):
+    """What every version of a space file holds."""
 
-    schema_version: Literal[1]
-    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
-    description: str
-    classes: int = Field(gt=1)
-    resolutions: tuple[int, ...] = Field(min_length=1)
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)
+    description: str = Field(max_length=1000)
+    classes: int = Field(gt=1, le=1_000_000)
+    resolutions: tuple[int, ...] = Field(min_length=1, max_length=1024)
     padding: Padding
     batch_norm_epsilon: float = Field(gt=0)
     #: smaller kernels are cut from larger ones through learned matrices (once-for-all)
     kernel_transform: bool
     preprocess: Preprocess
-    stem: Stem
-    stages: tuple[Stage, ...] = Field(min_length=1)
-    head: Head
+
+    @field_validator("resolutions")
+    @classmethod
+    def _ascending(cls, values: tuple[int, ...]) -> tuple[int, ...]:
+        if list(values) != sorted(set(values)) or values[0] < 1 or values[-1] > 4096:
+            raise ValueError(f"1 to 4096 px, ascending and without repeats: {values}")
+        return values
+
+
+class SpaceV1(StagedFile, _Common):
+    """A space file of version 1: stem, stages, head."""
+
+    def upgraded(self) -> dict[str, Any]:
+        """The same space as a declaration of today."""
+        common = self.model_dump(exclude={"schema_version", "stem", "stages", "head"})
+        body = declared_body(self.stem.model_dump(), self.stages, self.head.model_dump())
+        return {"schema_version": 2, **common, "body": body}
+
+
+class Space(_Common):
+    """A declared space. Load one with :func:`edgeofa.spaces.load_space`.
+
+    It is checked whole when it is made, its shapes included: a space that exists has networks.
+    """
+
+    schema_version: Literal[2]
+    #: subtrees by name, for ``use``
+    parts: dict[str, Any] = Field(default_factory=dict, max_length=256)
+    #: choices that several places share, by name
+    ties: dict[str, Any] = Field(default_factory=dict, max_length=32)
+    constraints: tuple[Any, ...] = Field(default=(), max_length=64)
+    body: tuple[Any, ...]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_any_version(cls, data: Any) -> Any:
+        if isinstance(data, Mapping) and data.get("schema_version") == 1:
+            return SpaceV1.model_validate(data).upgraded()
+        return data
+
+    @model_validator(mode="after")
+    def _whole(self) -> Space:
+        if not self._full.contexts:
+            raise nothing_left(self.declaration, self.resolutions)
+        return self
+
+    @model_serializer(mode="wrap")
+    def _dump(
+        self, handler: SerializerFunctionWrapHandler, info: SerializationInfo
+    ) -> dict[str, Any]:
+        """Staged spaces are written as version 1, so that digests of them stay what they were."""
+        data: dict[str, Any] = handler(self)
+        if not self.is_staged:
+            return data
+        rest = ("schema_version", "parts", "ties", "constraints", "body")
+        return {
+            "schema_version": 1,
+            **{k: v for k, v in data.items() if k not in rest},
+            "stem": self.stem.model_dump(mode=info.mode),
+            "stages": [s.model_dump(mode=info.mode) for s in self.stages],
+            "head": self.head.model_dump(mode=info.mode),
+        }
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Space:  # noqa: ARG002
+        """A copy with other fields, checked like any space."""
+        return Space.model_validate({**self.model_dump(), **(update or {})})
+
+    # ---------------------------------------------------------------- what it compiles to
+
+    @cached_property
+    def declaration(self) -> Declaration:
+        """The tree, ties and constraints as they were read."""
+        return read_declaration(
+            self.body, self.parts, self.ties, self.constraints, self.padding, self.classes
+        )
+
+    @cached_property
+    def _full(self) -> Automaton:
+        automaton = compile_declaration(self.declaration, self.resolutions)
+        return self.staged.placed(automaton) if self.is_staged else automaton
+
+    @cached_property
+    def paths(self) -> Paths:
+        """Counts over the automaton."""
+        return Paths(self._full)
+
+    def automaton(self, resolutions: tuple[int, ...] | None = None) -> Automaton:
+        """What solvers work on; contexts ascend by resolution.
+
+        With ``resolutions`` only their contexts; edges and options keep their numbers, so that
+        some options may be allowed in no context at all.
+        """
+        if resolutions is None or tuple(resolutions) == self.resolutions:
+            return self._full
+        if foreign := sorted(set(resolutions) - set(self.resolutions)):
+            raise UsageError(
+                f"resolutions {foreign} are not in space {self.name}",
+                hint=f"it has {', '.join(map(str, self.resolutions))}",
+            )
+        return restricted(self._full, tuple(resolutions))
+
+    def subnet(self, context: Context, path: Sequence[tuple[int, int]]) -> Subnet:
+        """The subnet of a path: (edge, option) numbers of :meth:`automaton`, start to end."""
+        if self.is_staged:
+            return staged_subnet(self.name, self._full, context, path, len(self.stages))
+        number = self.paths.context(context)
+        if number is None:
+            raise UsageError(f"no context {context}", where=f"space {self.name}")
+        return to_subnet(self.paths, self.name, number, tuple(path))
+
+    def path(self, subnet: Subnet) -> tuple[Context, Path]:
+        """Where :meth:`automaton` has a subnet: its context, and (edge, option) start to end."""
+        context, path = self._located(subnet)
+        return self._full.contexts[context], path
+
+    def _located(self, subnet: Subnet) -> tuple[int, Path]:
+        self.validate_subnet(subnet)
+        if not self.is_staged:
+            return to_path(self.paths, subnet)
+        context = self.paths.context(Context(subnet.resolution))
+        assert context is not None  # noqa: S101 - a valid subnet
+        return context, staged_path(self.paths, subnet)
 
     # ---------------------------------------------------------------- choices
 
-    def count(self) -> int:
-        """Exact number of subnets, all resolutions."""
+    def count(self, resolution: int | None = None) -> int:
+        """Exact number of subnets, of one resolution or of all."""
+        return self.paths.count(resolution)
 
-        def stage_count(stage: Stage) -> int:
-            return sum(
-                prod(len(stage.layers_at(i)) for i in range(depth)) for depth in stage.depths
-            )
+    def subnet_at_index(self, index: int) -> Subnet:
+        """The subnet of a number from 0 to ``count() - 1``."""
+        context, path = self.paths.at(index)
+        return self.subnet(self._full.contexts[context], path)
 
-        return len(self.resolutions) * prod(stage_count(s) for s in self.stages)
+    def index_of(self, subnet: Subnet) -> int:
+        """The number of a subnet, ``subnet_at_index``'s inverse."""
+        return self.paths.index(*self._located(subnet))
 
     def sample(self, rng: random.Random, resolution: int | None = None) -> Subnet:
-        """A random subnet, once-for-all's way: depth uniform per stage, then each layer."""
-        return Subnet(
-            self.name,
-            rng.choice(self.resolutions) if resolution is None else resolution,
-            tuple(
-                tuple(rng.choice(s.layers_at(i)) for i in range(rng.choice(s.depths)))
-                for s in self.stages
-            ),
-        )
+        """A random subnet, every one with the same chance."""
+        context, path = self.paths.at(rng.randrange(self.count(resolution)), resolution)
+        return self.subnet(self._full.contexts[context], path)
 
-    def _corner(self, end: Literal[0, -1], resolution: int | None) -> Subnet:
-        return Subnet(
-            self.name,
-            self.resolutions[end] if resolution is None else resolution,
-            tuple(tuple(s.layers_at(i)[end] for i in range(s.depths[end])) for s in self.stages),
-        )
+    def sample_by_choice(self, rng: random.Random, resolution: int | None = None) -> Subnet:
+        """A random subnet by fair choices one after the other: small networks are met as often as
+        large ones, which training and calibration want.
+
+        In staged spaces once-for-all's way: resolution, depth of each stage, then each layer.
+        """
+        if self.is_staged:
+            return Subnet(
+                self.name,
+                rng.choice(self.resolutions) if resolution is None else resolution,
+                tuple(
+                    tuple(rng.choice(s.layers_at(i)) for i in range(rng.choice(s.depths)))
+                    for s in self.stages
+                ),
+            )
+        context = rng.choice(self.paths.of_resolution(resolution))
+        return self.subnet(self._full.contexts[context], self.paths.walk(rng, context))
+
+    def neighbours(self, subnet: Subnet) -> Iterator[Subnet]:
+        """Every subnet that differs in one choice (see :mod:`edgeofa.spaces.neighbours`)."""
+        for context, path in neighbours(self.paths, *self._located(subnet)):
+            yield self.subnet(self._full.contexts[context], path)
 
     def largest(self, resolution: int | None = None) -> Subnet:
+        """Everything at its largest; in spaces of other shapes the subnet of most MACs."""
         return self._corner(-1, resolution)
 
     def smallest(self, resolution: int | None = None) -> Subnet:
+        """Everything at its smallest; in spaces of other shapes the subnet of fewest MACs."""
         return self._corner(0, resolution)
 
+    def _corner(self, end: Literal[0, -1], resolution: int | None) -> Subnet:
+        if self.is_staged:
+            return Subnet(
+                self.name,
+                self.resolutions[end] if resolution is None else resolution,
+                tuple(
+                    tuple(s.layers_at(i)[end] for i in range(s.depths[end])) for s in self.stages
+                ),
+            )
+        context, path = self.paths.corner(largest=end == -1, resolution=resolution)
+        return self.subnet(self._full.contexts[context], path)
+
     def validate_subnet(self, subnet: Subnet) -> Subnet:
-        """The same subnet, or a ``UsageError`` that names the first choice outside the space."""
-
-        def refuse(what: str, allowed: object) -> UsageError:
-            return UsageError(what, where=str(subnet), hint=f"allowed: {allowed}")
-
+        """The same subnet, or a ``UsageError`` that names the first choice outside the space and
+        the nearest subnet inside."""
         if subnet.space != self.name:
-            raise refuse(f"subnet belongs to space {subnet.space!r}", self.name)
-        if subnet.resolution not in self.resolutions:
-            raise refuse(f"resolution {subnet.resolution}", list(self.resolutions))
-        if len(subnet.stages) != len(self.stages):
-            raise refuse(f"{len(subnet.stages)} stages", len(self.stages))
-        for i, (stage, layers) in enumerate(zip(self.stages, subnet.stages, strict=True)):
-            if len(layers) not in stage.depths:
-                raise refuse(f"depth {len(layers)} in stage {i}", list(stage.depths))
-            for j, layer in enumerate(layers):
-                if layer.kernel not in stage.kernels:
-                    raise refuse(f"kernel {layer.kernel} in stage {i} layer {j}", stage.kernels)
-                if layer.expand not in stage.expands_at(j):
-                    raise refuse(
-                        f"expansion {layer.expand} in stage {i} layer {j}", stage.expands_at(j)
-                    )
+            raise UsageError(
+                f"subnet belongs to space {subnet.space!r}",
+                where=str(subnet),
+                hint=f"a subnet of {self.name}, such as {self.smallest()}",
+            )
+        if self.is_staged:
+            validate_staged(self.staged, self.resolutions, subnet)
+        else:
+            to_path(self.paths, subnet)
         return subnet
 
     def parse(self, text: str) -> Subnet:
         """The subnet that ``str(subnet)`` wrote."""
-        match = re.fullmatch(r"([a-z][a-z0-9_]*)@(\d{1,5})/([\d,x/]+)", text[:_MAX_TEXT])
-        if match is None:
+        found = parse_staged(text) if self.is_staged else parse_text(text, self._full)
+        if found is None:
             raise UsageError(
                 f"not a subnet: {text[:80]!r}", hint=f"a subnet looks like {self.smallest()}"
             )
-        try:
-            stages = tuple(
-                tuple(Layer(*map(int, x.split("x"))) for x in s.split(","))
-                for s in match[3].split("/")
-            )
-        except (ValueError, TypeError):
-            raise UsageError(
-                f"not a subnet: {text[:80]!r}", hint=f"a subnet looks like {self.smallest()}"
-            ) from None
-        return self.validate_subnet(Subnet(match[1], int(match[2]), stages))
+        return self.validate_subnet(found)
 
     # ---------------------------------------------------------------- blocks
 
-    def stem_block(self, resolution: int) -> Block:
-        s = self.stem
-        return Block(
-            "stem",
-            resolution,
-            3,
-            s.out,
-            0,
-            s.kernel,
-            s.stride,
-            False,
-            False,
-            s.activation,
-            self.padding,
-        )
-
-    def stage_inputs(self, resolution: int) -> tuple[tuple[int, int], ...]:
-        """(size, channels) at the entry of every stage, and of the head as last item."""
-        size, channels = self.stem_block(resolution).size_out, self.stem.out
-        entries = [(size, channels)]
-        for stage in self.stages:
-            size, channels = -(-size // stage.stride), stage.out
-            entries.append((size, channels))
-        return tuple(entries)
-
-    def layer_block(self, resolution: int, stage: int, position: int, layer: Layer) -> Block:
-        """The block of one layer choice; it does not depend on the other layers."""
-        s = self.stages[stage]
-        entries = self.stage_inputs(resolution)
-        size, cin = entries[stage] if position == 0 else (entries[stage + 1][0], s.out)
-        stride = s.stride if position == 0 else 1
-        return Block(
-            "mbconv",
-            size,
-            cin,
-            s.out,
-            make_divisible(cin * layer.expand),
-            layer.kernel,
-            stride,
-            stride == 1 and cin == s.out,
-            s.se,
-            s.activation,
-            self.padding,
-        )
-
-    def head_block(self, resolution: int) -> Block:
-        size, cin = self.stage_inputs(resolution)[-1]
-        h = self.head
-        return Block(
-            "head",
-            size,
-            cin,
-            self.classes,
-            h.expand,
-            1,
-            1,
-            False,
-            False,
-            h.activation,
-            self.padding,
-            h.mix,
-        )
-
     def blocks(self, subnet: Subnet) -> tuple[Block, ...]:
         """The blocks of a subnet, input to output."""
-        r = subnet.resolution
-        middle = (
-            self.layer_block(r, i, j, layer)
-            for i, layers in enumerate(subnet.stages)
-            for j, layer in enumerate(layers)
-        )
-        return (self.stem_block(r), *middle, self.head_block(r))
+        if self.is_staged:
+            return self.staged.blocks(subnet)
+        return self.paths.blocks(*to_path(self.paths, subnet))
 
     def all_blocks(self, resolutions: tuple[int, ...] | None = None) -> tuple[Block, ...]:
         """Every distinct block of the space, in a stable order."""
+        automaton = self.automaton(resolutions)
+        return tuple(
+            dict.fromkeys(
+                block
+                for n in range(len(automaton.contexts))
+                for edge in automaton.edges
+                for option in edge.options
+                for block in option.blocks[n] or ()
+            )
+        )
 
-        def generate() -> Iterator[Block]:
-            for r in resolutions or self.resolutions:
-                yield self.stem_block(r)
-                for i, stage in enumerate(self.stages):
-                    for j in range(stage.depths[-1]):
-                        for layer in stage.layers_at(j):
-                            yield self.layer_block(r, i, j, layer)
-                yield self.head_block(r)
+    # ---------------------------------------------------------------- the staged view
 
-        return tuple(dict.fromkeys(generate()))
+    @cached_property
+    def _view(self) -> Staged | NotStaged:
+        if self.ties or self.constraints:
+            return NotStaged("it has ties or constraints")
+        try:
+            return staged_view(self.declaration.root, self.padding, self.classes)
+        except NotStaged as reason:
+            return reason
+
+    @property
+    def is_staged(self) -> bool:
+        """Whether the space is a stem, stages of MBConv layers, and a head."""
+        return isinstance(self._view, Staged)
+
+    @property
+    def staged(self) -> Staged:
+        """The staged view; ``UsageError`` for a space of another shape."""
+        if isinstance(self._view, NotStaged):
+            raise UsageError(
+                f"no supernet can be made of this shape: {self._view}",
+                where=f"space {self.name}",
+                hint="a supernet needs a stem, repeats of one mbconv each, and a head; "
+                "other spaces are profiled, solved and deployed with --random-weights",
+            )
+        return self._view
+
+    @property
+    def stem(self) -> Stem:
+        return self.staged.stem
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        return self.staged.stages
+
+    @property
+    def head(self) -> Head:
+        return self.staged.head
 
     @cached_property
     def slots(self) -> tuple[tuple[int, int], ...]:
         """(stage, position) of every layer that can exist."""
         return tuple((i, j) for i, s in enumerate(self.stages) for j in range(s.depths[-1]))
 
-    # ---------------------------------------------------------------- automaton
+    def stem_block(self, resolution: int) -> Block:
+        return self.staged.stem_block(resolution)
 
-    def automaton(self, resolutions: tuple[int, ...] | None = None) -> Automaton:
-        """What solvers work on; contexts ascend by resolution."""
-        chosen = self.resolutions if resolutions is None else tuple(resolutions)
-        found = self._automata.get(chosen)
-        if found is None:
-            found = self._automata[chosen] = staged_automaton(self, chosen)
-        return found
+    def head_block(self, resolution: int) -> Block:
+        return self.staged.head_block(resolution)
 
-    @cached_property
-    def _automata(self) -> dict[tuple[int, ...], Automaton]:
-        return {}
-
-    def subnet(self, context: Context, path: Sequence[tuple[int, int]]) -> Subnet:
-        """The subnet of a path: (edge, option) indices of :meth:`automaton`, start to end."""
-        edges = self.automaton().edges
-        stages: list[list[Layer]] = [[] for _ in self.stages]
-        for e, o in path:
-            edge = edges[e]
-            layer = edge.options[o].layer
-            if edge.place is not None and layer is not None:
-                stages[edge.place[0]].append(layer)
-        return Subnet(self.name, context.resolution, tuple(map(tuple, stages)))
-
-    def path(self, subnet: Subnet) -> tuple[Context, tuple[tuple[int, int], ...]]:
-        """Where :meth:`automaton` has a subnet: its context, and (edge, option) start to end."""
-        self.validate_subnet(subnet)
-        steps: list[tuple[int, int]] = []
-        node = 0
-        for e, edge in enumerate(self.automaton().edges):
-            if edge.source != node:
-                continue
-            wanted: Layer | None = None
-            if edge.place is not None:
-                layers = subnet.stages[edge.place[0]]
-                if edge.place[1] >= len(layers):
-                    continue
-                wanted = layers[edge.place[1]]
-            option = next((n for n, x in enumerate(edge.options) if x.layer == wanted), None)
-            if option is not None:
-                steps.append((e, option))
-                node = edge.target
-        return Context(subnet.resolution), tuple(steps)
+    def layer_block(self, resolution: int, stage: int, position: int, layer: Layer) -> Block:
+        """The block of one layer choice; it does not depend on the other layers."""
+        return self.staged.layer_block(resolution, stage, position, layer)

@@ -124,7 +124,7 @@ def judge(
     chosen: list[tuple[str, Subnet]] = [
         ("largest", space.largest(middle)),
         ("smallest", space.smallest()),
-        *((f"random {i}", space.sample(rng)) for i in range(_RANDOM)),
+        *((f"random {i}", space.sample_by_choice(rng)) for i in range(_RANDOM)),
     ]
 
     def tell(number: int, subnet: Subnet, accuracy: float) -> None:

@@ -40,7 +40,7 @@ def _pool(space: Space, seed: int) -> list[Subnet]:
     middle = resolutions[len(resolutions) // 3]
     pool = [space.largest(middle), space.smallest(middle), space.largest(low), space.smallest(low)]
     while len(pool) < _POOL:
-        pool.append(space.sample(rng, rng.choices(resolutions, weights)[0]))
+        pool.append(space.sample_by_choice(rng, rng.choices(resolutions, weights)[0]))
     return pool
 
 

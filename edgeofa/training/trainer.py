@@ -210,7 +210,7 @@ class Trainer:
             "largest": self.space.largest(middle),
             "largest low": self.space.largest(low),
             "smallest low": self.space.smallest(low),
-            **{f"random {i}": self.space.sample(rng, middle) for i in range(3)},
+            **{f"random {i}": self.space.sample_by_choice(rng, middle) for i in range(3)},
         }
         parts = []
         for name, subnet in subnets.items():
@@ -240,7 +240,7 @@ class Trainer:
             if i == 0 and first_small:
                 yield self.space.smallest(resolution)
             else:
-                yield self.space.sample(rng, resolution)
+                yield self.space.sample_by_choice(rng, resolution)
 
     def _resolution(self, rng: random.Random, progress: float) -> int:
         weights = self.recipe.resolutions_at(progress)

@@ -51,7 +51,7 @@ def model() -> FittedAccuracy:
 
 def fresh(count: int) -> list[Subnet]:
     rng = random.Random(99)
-    return [_SPACE.sample(rng) for _ in range(count)]
+    return [_SPACE.sample_by_choice(rng) for _ in range(count)]
 
 
 def test_both_models_predict_unseen_subnets(model: FittedAccuracy) -> None:

@@ -55,7 +55,7 @@ def test_official_predictor_predicts_what_the_reference_did(reference: list) -> 
 def test_additive_fit_follows_the_official_predictor() -> None:
     model = import_ofa_predictor(material("ofa/acc_predictor.pth"), SPACE)
     rng = random.Random(1)
-    subnets = [SPACE.sample(rng, 192) for _ in range(300)]
+    subnets = [SPACE.sample_by_choice(rng, 192) for _ in range(300)]
     predicted = model.rerank(subnets)
     scores = np.array([model.score(s) for s in subnets])
     assert np.corrcoef(scores, predicted)[0, 1] > 0.9
@@ -67,7 +67,7 @@ def test_saved_and_loaded_it_is_the_same(tmp_path: Path) -> None:
     model = import_ofa_predictor(tmp_path / "p.pth", SPACE, source="a test")
     save_predictor(model, tmp_path / "p.safetensors")
     again = load_predictor(tmp_path / "p.safetensors", SPACE)
-    subnets = [SPACE.sample(random.Random(n), 224) for n in range(20)]
+    subnets = [SPACE.sample_by_choice(random.Random(n), 224) for n in range(20)]
     assert (again.rerank(subnets) == model.rerank(subnets)).all()
     assert again.description.source == "a test"
     with pytest.raises(UsageError, match="space ofa_mbv3_w12"):

@@ -37,7 +37,11 @@ def test_an_extracted_subnet_computes_what_the_supernet_computes(name: str) -> N
     supernet = randomised(space)
     rng = random.Random(3)
     odd = space.resolutions[1]
-    subnets = [space.largest(space.resolutions[0]), space.smallest(), space.sample(rng, odd)]
+    subnets = [
+        space.largest(space.resolutions[0]),
+        space.smallest(),
+        space.sample_by_choice(rng, odd),
+    ]
     for subnet in subnets:
         x = torch.randn(2, 3, subnet.resolution, subnet.resolution)
         with torch.no_grad():
@@ -48,7 +52,7 @@ def test_an_extracted_subnet_computes_what_the_supernet_computes(name: str) -> N
 @pytest.mark.parametrize("name", ["cifar_lite", "cifar_micro", "ofa_mbv3"])
 def test_the_extracted_parameters_are_those_of_the_declared_blocks(name: str) -> None:
     space = load_space(name)
-    subnet = space.sample(random.Random(5))
+    subnet = space.sample_by_choice(random.Random(5))
     network = extract(Supernet(space), subnet)
     convolutions = [m for m in network.modules() if isinstance(m, nn.Conv2d)]
     depthwise = [m for m in convolutions if m.groups > 1]

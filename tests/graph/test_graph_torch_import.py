@@ -273,7 +273,7 @@ def test_refusals() -> None:
 )
 def test_extracted_subnets_have_the_profiled_structure(name: str, resolution: int) -> None:
     space = load_space(name)
-    subnet = space.sample(random.Random(resolution), resolution)
+    subnet = space.sample_by_choice(random.Random(resolution), resolution)
     network = settled(extract(Supernet(space), subnet))
     graph = imported(network, size=resolution)
     assert structure(graph) == structure(subnet_graph(space, subnet))

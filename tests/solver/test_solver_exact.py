@@ -187,7 +187,7 @@ def test_optimum_equals_highs(name: str, resolutions: tuple[int, ...] | None, se
     space = load_space(name)
     problem = build_problem(space, noisy_table(name, seed), noisy_scores(name, seed), resolutions)
     middle = [
-        problem.totals(space.sample(random.Random(n), problem.resolutions[0])).sums
+        problem.totals(space.sample_by_choice(random.Random(n), problem.resolutions[0])).sums
         for n in range(9)
     ]
     latency, energy, weight = (int(x) for x in np.median(np.array(middle), axis=0))
@@ -232,7 +232,7 @@ def test_a_narrow_search_says_what_it_did_not_prove() -> None:
         space, lambda _: (rng.randint(1, 999) / 1e3, rng.randint(1, 999), rng.randint(1, 999), 1)
     )
     problem = build_problem(space, table, Additive(lambda *_: rng.random()))
-    totals = problem.totals(space.sample(rng))
+    totals = problem.totals(space.sample_by_choice(rng))
     limits = Limits(totals.sums, None)
     exact = k_best(problem, limits, 20)
     narrow = k_best(problem, limits, 20, max_width=20)

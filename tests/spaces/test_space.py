@@ -14,10 +14,10 @@ from edgeofa.errors import FileFormatError, UsageError
 from edgeofa.spaces import Layer, Space, Subnet, load_space, space_names
 from edgeofa.spaces.space import make_divisible
 
-NAMES = ["cifar_lite", "cifar_micro", "ofa_mbv3", "ofa_mbv3_w12"]
+NAMES = ["cifar_lite", "cifar_micro", "ofa_mbv3", "ofa_mbv3_w12", "ofa_proxyless"]
 
 
-def test_the_three_spaces_ship() -> None:
+def test_the_shipped_spaces() -> None:
     assert space_names() == NAMES
 
 
