@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from edgeofa.accuracy.base import MacsProxy, block_macs
+from edgeofa.accuracy.base import MacsProxy
 from edgeofa.errors import MissingMaterial, UsageError
 from edgeofa.jsonio import dumps
 from edgeofa.solver.crosscheck import enumerated_scores, highs_optimum
@@ -37,7 +37,7 @@ from edgeofa.solver.frontier import frontier
 from edgeofa.solver.problem import Budgets, Limits, Problem, build_problem
 from edgeofa.spaces import Space, load_space
 from edgeofa.spaces.automaton import Automaton, Edge, Option
-from edgeofa.spaces.space import Block
+from edgeofa.spaces.blocks import Block, block_macs
 from edgeofa.tables.store import find_table
 from edgeofa.tables.table import Header, Row, Table
 from edgeofa.targets import load_target

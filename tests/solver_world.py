@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from edgeofa.accuracy.base import block_macs
 from edgeofa.spaces import Layer, Space, Subnet, load_space
+from edgeofa.spaces.blocks import block_macs
 from edgeofa.spaces.space import Block
 from edgeofa.tables.table import Additivity, Header, Row, Table
 

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from edgeofa.errors import UsageError
 from edgeofa.spaces.automaton import Automaton, Context, Edge, Option
-from edgeofa.spaces.space import Block, Layer, Space, Subnet, make_divisible
+from edgeofa.spaces.blocks import Block, block_macs
+from edgeofa.spaces.space import Layer, Space, Subnet
 
 
 class AccuracyModel(Protocol):
@@ -85,6 +86,15 @@ class PairScorer(Protocol):
     ) -> float: ...
 
 
+@runtime_checkable
+class AccuracyScale(Protocol):
+    """A model whose score and predicted accuracy are two names of one thing."""
+
+    def score_at(self, accuracy: float) -> float:
+        """The score at which ``accuracy`` (0 to 1) is predicted; rises with it."""
+        ...
+
+
 def context_scores(model: AccuracyModel, automaton: Automaton) -> list[float]:
     """What every context is worth by itself."""
     if isinstance(model, ContextScorer):
@@ -111,19 +121,6 @@ def option_scores(model: AccuracyModel, automaton: Automaton) -> list[NDArray[np
         )
         for edge in automaton.edges
     ]
-
-
-def block_macs(block: Block) -> int:
-    """Multiply-accumulates of one block for one image; biases and activations are not counted."""
-    inside, outside = block.size**2, block.size_out**2
-    if block.kind == "stem":
-        return outside * block.kernel**2 * block.cin * block.cout
-    if block.kind == "head":
-        after = block.mid * block.mix + block.mix * block.cout if block.mix else 0
-        return inside * block.cin * block.mid + (after or block.mid * block.cout)
-    expansion = inside * block.cin * block.mid if block.mid != block.cin else 0
-    squeeze = 2 * block.mid * make_divisible(block.mid / 4) if block.se else 0
-    return expansion + squeeze + outside * block.mid * (block.kernel**2 + block.cout)
 
 
 class MacsProxy:

@@ -9,7 +9,7 @@ from math import log2
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeofa.accuracy.base import block_macs
+from edgeofa.spaces.blocks import block_macs
 from edgeofa.spaces.space import Space, Subnet
 
 __all__ = ["space_digest", "subnet_macs", "summary"]

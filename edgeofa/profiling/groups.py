@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
-from edgeofa.accuracy.base import block_macs
+from edgeofa.spaces.blocks import block_macs
 from edgeofa.spaces.space import Block, Space, Subnet
 
 #: as many as the protocol measures between two sentinels

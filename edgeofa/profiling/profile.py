@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Literal
 
 from edgeofa import __version__
-from edgeofa.accuracy.base import block_macs
 from edgeofa.backends.base import Artifact, Backend
 from edgeofa.backends.registry import backend_names
 from edgeofa.devices.base import Device
@@ -33,6 +32,7 @@ from edgeofa.profiling.artifacts import build_block, build_subnet, build_trivial
 from edgeofa.profiling.groups import block_groups, subnet_groups
 from edgeofa.profiling.journal import Journal, Subject, WholeSubnet
 from edgeofa.profiling.protocol import PROTOCOL_VERSION, RULES, Estimate, Rules, measure
+from edgeofa.spaces.blocks import block_macs
 from edgeofa.spaces.space import Block, Space, Subnet
 from edgeofa.tables.additivity import MIN_SUBNETS, fit_additivity
 from edgeofa.tables.store import write_table

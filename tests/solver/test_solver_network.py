@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from solver_world import Additive, make_table, noisy_table, small_space
 
-from edgeofa.accuracy.base import block_macs
 from edgeofa.accuracy.features import space_digest
 from edgeofa.accuracy.mlp import Description, Encoder, MlpAccuracy, Network
 from edgeofa.errors import NoSubnetFits, UsageError
@@ -27,6 +26,7 @@ from edgeofa.solver.searchers import get_searcher, searcher_names
 from edgeofa.solver.searchers.ofa import OfaEvolution
 from edgeofa.solver.stack import stacked
 from edgeofa.spaces import Space, load_space
+from edgeofa.spaces.blocks import block_macs
 
 RESOLUTIONS = (128, 160)
 STAGES = [
