@@ -80,8 +80,8 @@ RULES = Rules()
 
 @dataclass(frozen=True)
 class Estimate:
-    """One artifact's latency. ``samples`` and ``rounds`` count what was kept; for a failure the
-    latencies are 0 and ``reason`` says why."""
+    """One artifact's latency. ``samples`` and ``rounds`` count what was kept. ``reason`` says why
+    batches are void; for a failure the latencies are 0, and it says why."""
 
     ms: float
     low_ms: float
@@ -100,6 +100,7 @@ class _Collected:
     medians_ms: list[float] = field(default_factory=list)
     samples: int = 0
     void: int = 0
+    why_void: str = ""
     failures: list[str] = field(default_factory=list)
 
 
@@ -233,8 +234,9 @@ class _Session:
         found = self._found[key]
         if isinstance(outcome, Failure):
             found.failures.append(outcome.reason)
-        elif not is_steady(outcome.before, outcome.after, self._rules.clock_change):
+        elif why := void_reason(outcome.before, outcome.after, self._rules.clock_change):
             found.void += 1
+            found.why_void = why
         else:
             found.medians_ms.append(float(np.median(outcome.samples_ns)) / 1e6)
             found.samples += len(outcome.samples_ns)
@@ -255,7 +257,7 @@ class _Session:
     def _estimate(self, key: str) -> Estimate:
         found = self._found[key]
         if not found.medians_ms or len(found.failures) >= 2:
-            void = "every batch was throttled, or changed its clock"
+            void = f"no batch counts: {found.why_void}"
             reason = found.failures[-1] if found.failures else void
             return _failed(self._device.evidence, reason)
         low, middle, high = self._interval(key)
@@ -263,7 +265,9 @@ class _Session:
         if status == "unstable" and found.void:
             status = "throttled"
         rounds = len(found.medians_ms)
-        return Estimate(middle, low, high, found.samples, rounds, self._device.evidence, status)
+        reason = f"{found.void} batches void: {found.why_void}" if found.void else ""
+        evidence = self._device.evidence
+        return Estimate(middle, low, high, found.samples, rounds, evidence, status, reason)
 
 
 def bootstrap_median(
@@ -289,8 +293,19 @@ def _with_sentinels(order: Sequence[str], sentinel: str, every: int) -> Iterator
 
 def is_steady(before: DeviceState, after: DeviceState, clock_change: float) -> bool:
     """Whether a batch ran in one state; what the device does not tell is taken as steady."""
-    if before.throttled or after.throttled or before.governor != after.governor:
-        return False
+    return not void_reason(before, after, clock_change)
+
+
+def void_reason(before: DeviceState, after: DeviceState, clock_change: float) -> str:
+    """Why a batch did not run in one state; empty where it did."""
+    events = before.throttle_events, after.throttle_events
+    # it may have begun and ended within the batch
+    if before.throttled or after.throttled or (None not in events and events[0] != events[1]):
+        return "the device throttled"
+    if before.governor != after.governor:
+        return f"the governor changed from {before.governor} to {after.governor}"
     if before.clock_hz is None or after.clock_hz is None:
-        return True
-    return abs(after.clock_hz - before.clock_hz) <= clock_change * before.clock_hz
+        return ""
+    if abs(after.clock_hz - before.clock_hz) > clock_change * before.clock_hz:
+        return f"the clock changed from {before.clock_hz / 1e6:g} to {after.clock_hz / 1e6:g} MHz"
+    return ""
