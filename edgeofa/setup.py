@@ -18,7 +18,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from edgeofa.devices.native import build, runner_path
+from edgeofa.devices.native import Arch, board_path, build, own_arch, runner_path
 from edgeofa.emulation.mca import find_llvm
 from edgeofa.emulation.qemu import find_qemu
 from edgeofa.emulation.runtimes import RUNTIMES, Runtime, fetch, is_ready
@@ -65,6 +65,11 @@ def requirements(target: Target) -> tuple[Requirement, ...]:
     if target.device == "qemu-user":
         needed += _emulation_packages()
         needed += [_library(runtime, target) for runtime in RUNTIMES]
+    if target.device == "ssh":
+        needed.append(_tool("ssh", "reaches the board", "openssh-client"))
+        if _is_foreign(target):
+            needed.append(_cross_compiler())
+            needed += [_library(runtime, target) for runtime in RUNTIMES]
     return tuple(needed)
 
 
@@ -106,18 +111,27 @@ def missing_packages(needed: Sequence[Requirement]) -> list[str]:
 
 def _steps(target: Target) -> list[tuple[str, Callable[[], object]]]:
     """What is not done yet, in order. Builds are cached by their own sources and are cheap."""
-    if target.device != "qemu-user" or target.core is None or target.emulation is None:
-        return []
-    core, emulation = target.core, target.emulation
     steps: list[tuple[str, Callable[[], object]]] = []
-    for runtime in RUNTIMES:
-        if not is_ready(runtime):
-            _sweep(runtime.path.parent)
-            steps.append((f"download {runtime.requirement}", partial(fetch, runtime)))
-    steps.append(("root folder", lambda: sysroot(core, emulation)))
-    steps.append(("aarch64 runner", lambda: runner_path("aarch64")))
-    steps.append(("QEMU plugin", lambda: build("edgeofa-profile", "host")))
+    if target.device == "qemu-user" or _is_foreign(target):
+        for runtime in RUNTIMES:
+            if not is_ready(runtime):
+                _sweep(runtime.path.parent)
+                steps.append((f"download {runtime.requirement}", partial(fetch, runtime)))
+        steps.append(("aarch64 runner", lambda: runner_path("aarch64")))
+    if target.device == "qemu-user" and target.core is not None and target.emulation is not None:
+        core, emulation = target.core, target.emulation
+        steps.append(("root folder", lambda: sysroot(core, emulation)))
+        steps.append(("QEMU plugin", lambda: build("edgeofa-profile", "host")))
+    if target.device == "ssh":
+        arch: Arch = "aarch64" if _is_foreign(target) else own_arch()
+        steps.append((f"{arch} programs for boards", lambda: board_path(arch)))
     return steps
+
+
+def _is_foreign(target: Target) -> bool:
+    """A board whose programs are not this machine's: aarch64, unless the target says otherwise."""
+    isa = target.core.isa if target.core is not None else "aarch64"
+    return target.device == "ssh" and isa == "aarch64" and own_arch() != "aarch64"
 
 
 def _sweep(folder: Path) -> None:
@@ -155,12 +169,7 @@ def _emulation_packages() -> list[Requirement]:
             _apt(["llvm-19"]),
             ("llvm-19",),
         ),
-        _tool(
-            "aarch64-linux-gnu-gcc",
-            "compiles for the target",
-            "gcc-aarch64-linux-gnu",
-            "libc6-dev-arm64-cross",
-        ),
+        _cross_compiler(),
         Requirement(
             "arm64 libraries",
             "the target's C and C++ libraries",
@@ -169,6 +178,15 @@ def _emulation_packages() -> list[Requirement]:
             library_packages,
         ),
     ]
+
+
+def _cross_compiler() -> Requirement:
+    return _tool(
+        "aarch64-linux-gnu-gcc",
+        "compiles for the target",
+        "gcc-aarch64-linux-gnu",
+        "libc6-dev-arm64-cross",
+    )
 
 
 def _library(runtime: Runtime, target: Target) -> Requirement:

@@ -46,6 +46,20 @@ def list_(json: Json = False) -> None:
 
 
 @app.command()
+def probe(
+    name: Annotated[str, typer.Argument(help="Name or address of the device.", metavar="NAME")],
+    json: Json = False,
+) -> None:
+    """Ask a device what it is, and which target it is one of."""
+    from edgeofa.devices.draft import probe
+    from edgeofa.jsonio import dumps
+    from edgeofa.report.devices import probed_text
+
+    found = probe(name)
+    typer.echo(dumps(found) if json else probed_text(found))
+
+
+@app.command()
 def remove(name: Name, json: Json = False) -> None:
     """Forget a device; nothing on it is changed."""
     from edgeofa.devices.store import remove_device

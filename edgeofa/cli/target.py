@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, help="List targets, show one, check a target file.")
+app = typer.Typer(no_args_is_help=True, help="List targets, show one, check or make a target file.")
 
 Name = Annotated[str, typer.Argument(help="Target key or .toml file.", metavar="TARGET")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -34,6 +35,26 @@ def show(target: Name, json: Json = False) -> None:
 
     found = load_target(target)
     typer.echo(dumps(found) if json else target_path(target).read_text(encoding="utf-8").rstrip())
+
+
+@app.command()
+def new(
+    from_device: Annotated[str, typer.Option(help="Device to ask (see `edgeofa device list`).")],
+    out: Annotated[Path | None, typer.Option(help="The file; NAME.toml here by default.")] = None,
+    json: Json = False,
+) -> None:
+    """Write the target file of a board that edgeofa does not know yet; no editing is needed."""
+    from edgeofa.devices.draft import new_target
+    from edgeofa.jsonio import dumps
+
+    draft = new_target(from_device, out)
+    if json:
+        typer.echo(dumps(draft))
+        return
+    typer.echo(f"{draft.file}: {draft.target.description}; {draft.device} is one of it now")
+    if draft.similar:
+        typer.echo(f"it looks like {', '.join(draft.similar)}, whose tables are published")
+    typer.echo(f"next: edgeofa profile --target {draft.file}")
 
 
 @app.command()

@@ -85,6 +85,7 @@ class BoardFacts(_Model):
     processors: int | None = Field(ge=1, le=4096)
     parts: tuple[int, ...] = Field(max_length=256)
     implementer: int | None
+    processor_hz: Number | None
     processor_name: Text | None
     features: str = Field(max_length=2048)
     model: Text | None
@@ -116,7 +117,7 @@ class BoardFacts(_Model):
     @property
     def clock_hz(self) -> float | None:
         """The highest clock of any core."""
-        return max((c.max_hz for c in self.clocks if c.max_hz), default=None)
+        return max((c.max_hz for c in self.clocks if c.max_hz), default=self.processor_hz)
 
     @property
     def clocks_note(self) -> str:

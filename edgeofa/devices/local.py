@@ -13,12 +13,12 @@ from functools import cached_property
 from importlib import metadata
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Literal
 
 from filelock import FileLock, Timeout
 
 from edgeofa.devices.base import Device, Evidence, Job, Outcome, Progress
-from edgeofa.devices.native import Arch, runner_path
+from edgeofa.devices.native import own_arch, runner_path
 from edgeofa.devices.runner import RunnerCommand, measurements, probe, run_jobs
 from edgeofa.errors import SetupError, UsageError
 from edgeofa.paths import cache_dir
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from edgeofa.targets import Target
 
 Kernels = Literal["delegate", "builtin"]
-_ARCHITECTURES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}
 #: the C interface that the runner declares for itself is checked with this major version
 _LITERT_MAJOR = "2"
 
@@ -105,12 +104,7 @@ class LocalDevice(Device):
         return outcomes
 
     def _runner(self) -> Path:
-        machine = platform.machine().lower()
-        if machine not in _ARCHITECTURES:
-            raise SetupError(
-                f"the runner knows x86-64 and aarch64 Linux, not {machine}", where=self.name
-            )
-        return runner_path(cast(Arch, _ARCHITECTURES[machine]))
+        return runner_path(own_arch())
 
     def _command(self, backend: str, threads: int) -> RunnerCommand:
         argv = [str(self._runner()), "--library", str(library_path(backend))]

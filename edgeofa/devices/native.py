@@ -21,6 +21,12 @@ Toolchain = Literal["host", "aarch64-linux-gnu"]
 RUNNER = "edgeofa-runner"
 #: what a board needs beside the runner, see targets/runtime/board/board.c
 BOARD = "edgeofa-board"
+_ARCHITECTURES: dict[str, Arch] = {
+    "x86_64": "x86_64",
+    "amd64": "x86_64",
+    "aarch64": "aarch64",
+    "arm64": "aarch64",
+}
 _BUILD_TIMEOUT_S = 600
 _SOURCE_SUFFIXES = {".c", ".h", ".cmake"}
 _COMPILERS: dict[Toolchain, str] = {"host": "cc", "aarch64-linux-gnu": "aarch64-linux-gnu-gcc"}
@@ -33,6 +39,14 @@ _PACKAGES: dict[Toolchain, str] = {
 def runner_path(arch: Arch) -> Path:
     """The runner for a processor architecture, built when it is not in the cache yet."""
     return _program(RUNNER, arch)
+
+
+def own_arch() -> Arch:
+    """This machine's architecture; ``SetupError`` where nothing is built for it."""
+    machine = platform.machine().lower()
+    if machine not in _ARCHITECTURES:
+        raise SetupError(f"edgeofa knows x86-64 and aarch64 Linux, not {machine}", where="host")
+    return _ARCHITECTURES[machine]
 
 
 def board_path(arch: Arch) -> Path:

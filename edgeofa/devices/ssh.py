@@ -17,13 +17,12 @@ from contextlib import contextmanager
 from functools import cache
 from itertools import groupby
 from pathlib import Path
-from typing import cast
 
 from edgeofa.devices.base import Device, Evidence, Job, Measurement, Outcome, Progress
 from edgeofa.devices.board import BoardFacts, check_belongs, check_libc
 from edgeofa.devices.keeper import SILENCE_S, Keeper
 from edgeofa.devices.local import Kernels, library_path
-from edgeofa.devices.native import Arch, runner_path
+from edgeofa.devices.native import runner_path
 from edgeofa.devices.runner import Files, RunnerCommand, measurements, probe, run_jobs
 from edgeofa.devices.ssh_board import Board, Parcel, parcel
 from edgeofa.devices.ssh_link import LINK_STATUS, Link, parse_address
@@ -197,7 +196,7 @@ class SshDevice(Device):
 
     def _the_runner(self) -> Parcel:
         if self._runner is None:
-            path = runner_path(cast(Arch, self.facts.machine))
+            path = runner_path(self.facts.machine)
             check_libc(self.facts, path.read_bytes(), "the runner", self.name)
             self._runner = parcel(path, is_program=True)
         return self._runner

@@ -133,6 +133,7 @@ static void add_cores(void) {
   static char cpuinfo[1 << 17];
   static char line[256], features[2048], name[256];
   long implementer = -1, count = 0;
+  double hz = -1;
   long got = board_slurp(cpuinfo, sizeof cpuinfo, "/proc/cpuinfo");
   report_add(&report, ",\"parts\":[");
   for (char *at = cpuinfo; got > 0 && *at; at += strcspn(at, "\n"), at += *at == '\n') {
@@ -148,10 +149,13 @@ static void add_cores(void) {
       all += strspn(all, " ");
       snprintf(features, sizeof features, "%.*s", (int)strcspn(all, "\n"), all);
     }
+    if (!strncmp(line, "cpu MHz", 7) && strtod(value, NULL) * 1e6 > hz)
+      hz = strtod(value, NULL) * 1e6;
     if (!strncmp(line, "model name", 10)) snprintf(name, sizeof name, "%s", value);
   }
   report_add(&report, "]");
   add_number("implementer", (double)implementer);
+  add_number("processor_hz", hz);
   add_text("processor_name", name);
   report_add(&report, ",\"features\":");
   report_string(&report, features, strlen(features));
