@@ -7,6 +7,8 @@ decides the last bit.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from math import prod
 
 import numpy as np
@@ -54,10 +56,19 @@ def _finish(acc: Array, activation: Activation, q: Quantization) -> Array:
     return np.asarray(acc, dtype=np.int8)
 
 
-def _linear(op: Op, x: Array, qx: Quantization, qy: Quantization) -> Array:
-    weight, bias = op.linear
+def linear_multipliers(op: Op, qx: Quantization, qy: Quantization) -> tuple[Array, Array]:
+    """Multipliers and shifts that take an operator's sums to its output, one or one per channel."""
     if op.weight_scale is None:
         raise UsageError("an int8 operator needs weight scales", where=op.name)
+    if op.kind == "fully_connected" and len(op.weight_scale) == 1:
+        # a dense layer of one scale takes the per-tensor path, whose product is a float's
+        product = float(np.float32(qx.scale) * op.weight_scale[0])
+        return quantize_multipliers(np.array([product / qy.scale]))
+    return quantize_multipliers(qx.scale * op.weight_scale.astype(np.float64) / qy.scale)
+
+
+def _linear(op: Op, x: Array, qx: Quantization, qy: Quantization) -> Array:
+    weight, bias = op.linear
     taps = tuple(i for i in range(weight.ndim) if i != (3 if op.kind == "depthwise_conv2d" else 0))
     largest_input = max(127 - qx.zero_point, qx.zero_point + 128)
     bound = int(np.abs(weight.astype(np.int64)).sum(axis=taps).max()) * largest_input
@@ -73,39 +84,57 @@ def _linear(op: Op, x: Array, qx: Quantization, qy: Quantization) -> Array:
         sums = real.reshape(len(x), -1) @ w.T
     acc = sums.astype(np.int64)
     acc += bias
-    if op.kind == "fully_connected" and len(op.weight_scale) == 1:
-        # a dense layer of one output takes the per-tensor path, whose product is a float's
-        product = float(np.float32(qx.scale) * op.weight_scale[0])
-        multipliers = quantize_multipliers(np.array([product / qy.scale]))
-    else:
-        effective = qx.scale * op.weight_scale.astype(np.float64) / qy.scale
-        multipliers = quantize_multipliers(effective)
-    return _finish(rescale(acc, *multipliers), op.activation, qy)
+    return _finish(rescale(acc, *linear_multipliers(op, qx, qy)), op.activation, qy)
+
+
+@dataclass(frozen=True)
+class AddMultipliers:
+    """(multiplier, shift) of ADD's inputs and of their sum."""
+
+    inputs: tuple[tuple[int, int], ...]
+    output: tuple[int, int]
+
+
+def add_multipliers(qs: Sequence[Quantization], qy: Quantization) -> AddMultipliers:
+    """What ADD multiplies its inputs and their sum by, its left shift of 20 bits taken off."""
+    twice_max = 2.0 * max(qs[0].scale, qs[1].scale)
+    return AddMultipliers(
+        tuple(quantize_multiplier(q.scale / twice_max) for q in qs),
+        quantize_multiplier(twice_max / ((1 << _ADD_LEFT_SHIFT) * qy.scale)),
+    )
 
 
 def _add(op: Op, inputs: list[Array], qs: list[Quantization], qy: Quantization) -> Array:
-    twice_max = 2.0 * max(qs[0].scale, qs[1].scale)
+    multipliers = add_multipliers(qs, qy)
     total = np.zeros(1, dtype=np.int64)
-    for x, q in zip(inputs, qs, strict=True):
+    for x, q, multiplier in zip(inputs, qs, multipliers.inputs, strict=True):
         shifted = (x.astype(np.int64) - q.zero_point) << _ADD_LEFT_SHIFT
-        total = total + rescale(shifted, *quantize_multiplier(q.scale / twice_max))
-    multiplier = quantize_multiplier(twice_max / ((1 << _ADD_LEFT_SHIFT) * qy.scale))
-    return _finish(rescale(total, *multiplier), op.activation, qy)
+        total = total + rescale(shifted, *multiplier)
+    return _finish(rescale(total, *multipliers.output), op.activation, qy)
+
+
+def mul_multiplier(qs: Sequence[Quantization], qy: Quantization) -> tuple[int, int]:
+    """Multiplier and shift of MUL's product."""
+    return quantize_multiplier(qs[0].scale * qs[1].scale / qy.scale)
 
 
 def _mul(op: Op, inputs: list[Array], qs: list[Quantization], qy: Quantization) -> Array:
     a, b = (x.astype(np.int64) - q.zero_point for x, q in zip(inputs, qs, strict=True))
-    multiplier = quantize_multiplier(qs[0].scale * qs[1].scale / qy.scale)
-    return _finish(rescale(a * b, *multiplier), op.activation, qy)
+    return _finish(rescale(a * b, *mul_multiplier(qs, qy)), op.activation, qy)
+
+
+def mean_multiplier(count: int, qx: Quantization, qy: Quantization) -> tuple[int, int]:
+    """Multiplier and shift that take a sum over ``count`` pixels to their mean."""
+    multiplier, shift = quantize_multiplier(qx.scale / qy.scale)
+    # 1 / count is put into the multiplier, keeping as many bits as fit
+    extra = min(count.bit_length() - 1, 32, 31 + shift)
+    return (multiplier << extra) // count, shift - extra
 
 
 def _mean(x: Array, qx: Quantization, qy: Quantization) -> Array:
     count = prod(x.shape[1:3])
-    multiplier, shift = quantize_multiplier(qx.scale / qy.scale)
-    # 1 / count is put into the multiplier, keeping as many bits as fit
-    extra = min(count.bit_length() - 1, 32, 31 + shift)
     sums = x.sum(axis=(1, 2), keepdims=True, dtype=np.int64) - qx.zero_point * count
-    return _finish(rescale(sums, (multiplier << extra) // count, shift - extra), "none", qy)
+    return _finish(rescale(sums, *mean_multiplier(count, qx, qy)), "none", qy)
 
 
 def _pool(op: Op, x: Array, qy: Quantization) -> Array:

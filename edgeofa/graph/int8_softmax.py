@@ -63,13 +63,27 @@ def _reciprocal(total: Array) -> tuple[Array, Array]:
     return multiply_by_power(y, 1), _SUM_INTEGER_BITS - headroom
 
 
-def softmax(x: Array, scale: float) -> Array:
-    """Softmax over the last axis of stored int8 values; output has scale 1/256, zero point -128."""
+def _input_multiplier(scale: float) -> tuple[int, int, int]:
+    """(multiplier, shift) to q5, and the radius: smaller differences count as nothing."""
     real = min(scale * (1 << (31 - _INPUT_INTEGER_BITS)), float(INT32_MAX))
     multiplier, shift = quantize_multiplier(real)
     radius = math.floor(
         ((1 << _INPUT_INTEGER_BITS) - 1) * (1 << (31 - _INPUT_INTEGER_BITS)) / (1 << shift)
     )
+    return multiplier, shift, radius
+
+
+def exp_table(scale: float) -> tuple[Array, int]:
+    """exp of every difference of two stored values, in q0, from -255 to 0; and the radius."""
+    multiplier, shift, radius = _input_multiplier(scale)
+    difference = np.arange(-255, 1, dtype=np.int64)
+    counted = np.where(difference >= -radius, difference, 0)
+    return _exp_negative(high_multiply(counted << shift, multiplier)), radius
+
+
+def softmax(x: Array, scale: float) -> Array:
+    """Softmax over the last axis of stored int8 values; output has scale 1/256, zero point -128."""
+    multiplier, shift, radius = _input_multiplier(scale)
     difference = x.astype(np.int64) - x.max(axis=-1, keepdims=True)
     counted = difference >= -radius
     # differences outside the radius are not used; 0 keeps them from overflowing

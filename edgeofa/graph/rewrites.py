@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from edgeofa.errors import UsageError
 from edgeofa.graph.gains import GainBuilder
 from edgeofa.graph.ir import Graph, Op
+from edgeofa.graph.ops import validate
 
 
 def rewrite_hard_swish(graph: Graph) -> Graph:
@@ -31,3 +34,41 @@ def rewrite_hard_swish(graph: Graph) -> Graph:
         else:
             values[op.output] = b.add_op(op, inputs)
     return b.build(values[graph.output])
+
+
+def fold_pads(graph: Graph) -> Graph:
+    """Put each padding into the convolutions that read it, where only convolutions do."""
+    readers: dict[int, list[Op]] = {}
+    for op in graph.ops:
+        for number in op.inputs:
+            readers.setdefault(number, []).append(op)
+    folded = {
+        op.output: op
+        for op in graph.ops
+        if op.kind == "pad"
+        and op.output != graph.output
+        and op.inputs[0] not in (p.output for p in graph.ops if p.kind == "pad")
+        and all(r.kind in ("conv2d", "depthwise_conv2d") for r in readers[op.output])
+    }
+    if not folded:
+        return graph
+    kept = [n for n in range(len(graph.tensors)) if n not in folded]
+    number_of = {old: new for new, old in enumerate(kept)}
+
+    def renumbered(op: Op) -> Op:
+        pad = folded.get(op.inputs[0])
+        if pad is not None:
+            top, bottom, left, right = (a + b for a, b in zip(op.pads, pad.pads, strict=True))
+            op = replace(op, inputs=pad.inputs, pads=(top, bottom, left, right))
+        inputs = tuple(number_of[i] for i in op.inputs)
+        return replace(op, inputs=inputs, output=number_of[op.output])
+
+    return validate(
+        replace(
+            graph,
+            tensors=tuple(graph.tensors[n] for n in kept),
+            ops=tuple(renumbered(op) for op in graph.ops if op.output not in folded),
+            input=number_of[graph.input],
+            output=number_of[graph.output],
+        )
+    )

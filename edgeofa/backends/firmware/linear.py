@@ -1,0 +1,281 @@
+"""Convolutions, depthwise convolutions and dense layers, lowered to the runtime's kernels.
+
+Each takes a limit for its scratch memory, which holds a band of widened rows, and keeps to it where
+a band of one row does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import prod
+
+import numpy as np
+
+from edgeofa.backends.firmware.layer import Constant, Kernel, Layer
+from edgeofa.backends.firmware.packing import (
+    conv_words,
+    dense_words,
+    depthwise_data,
+    padded_rows,
+    requantization,
+)
+from edgeofa.backends.firmware.shapes import (
+    ConvShape,
+    DenseShape,
+    DepthwiseShape,
+    Output,
+    chunked,
+    conv_pixels,
+    depthwise_blocks,
+)
+from edgeofa.graph.int8_kernels import activation_range
+from edgeofa.graph.ir import Graph, Op
+from edgeofa.graph.reference import quantization
+
+#: what widening weights may cost more than no band at all, of the layer's work
+_OVERHEAD = 0.015
+#: cycles to fetch and widen a weight, and of a product in an inner loop
+_WEIGHT_CYCLES, _PRODUCT_CYCLES = 2.2, 1.1
+_LANES = 4
+
+
+def _output(graph: Graph, op: Op, raw: bool) -> tuple[Output | None, dict[str, int]]:
+    """How the inner loops finish sums, and the same for the layer's description."""
+    qy = quantization(graph, op.output)
+    low, high = activation_range(op.activation, qy)
+    fields = {"raw": int(raw), "out_zero_point": qy.zero_point, "low": low, "high": high}
+    return None if raw else Output(qy.zero_point, low, high), fields
+
+
+def _largest_band(limit: int, most: int, scratch: Callable[[int], int]) -> int:
+    """The largest band up to ``most`` whose scratch bytes are within the limit; at least 1."""
+    fits, too_large = 1, most + 1
+    while too_large - fits > 1:
+        middle = (fits + too_large) // 2
+        if scratch(middle) <= limit:
+            fits = middle
+        else:
+            too_large = middle
+    return fits
+
+
+def _never_ahead(band: int, outputs: int, written: int, read: Callable[[int], int]) -> bool:
+    """Whether no pass writes over input that a later one still has to widen.
+
+    Args:
+        band: rows of outputs in a pass, of ``outputs``; ``written``: bytes of a row.
+        read: bytes of the input that are widened once the first n rows of outputs can be computed.
+    """
+    ends = [*range(band, outputs, band), outputs]
+    return all(end * written <= read(end) for end in ends)
+
+
+def lower_dense(graph: Graph, op: Op) -> Layer:
+    """A dense layer, or a 1x1 convolution of one pixel."""
+    qx, qy = quantization(graph, op.inputs[0]), quantization(graph, op.output)
+    weight, bias = op.linear
+    weight = weight.reshape(len(bias), -1)
+    outputs, inputs = weight.shape
+    words, chunk = chunked(-(-inputs // 2))
+    requant = requantization(op, qx, qy)
+    output, fields = _output(graph, op, requant.raw)
+    struct: dict[str, int | tuple[Kernel | None, ...]] = {
+        "inputs": inputs,
+        "outputs": outputs,
+        "words": words,
+        "zero_point": qx.zero_point,
+        **fields,
+        "kernel": (DenseShape(words, chunk, output),),
+    }
+    sums = padded_rows(bias, _LANES).size if requant.raw else 0
+    return Layer(
+        op.name,
+        "edgeofa_fully_connected",
+        ("{a}", "{out}", "{scratch}", "{weights}", "{quant}"),
+        ("edgeofa_dense", struct),
+        (
+            Constant("weights", "uint32_t", dense_words(weight, words)),
+            Constant("quant", "int32_t", padded_rows(requant.constants, _LANES)),
+        ),
+        scratch_bytes=4 * (words + sums),
+        overwrites=(0,),
+    )
+
+
+def lower_conv(graph: Graph, op: Op, limit: int) -> Layer:
+    """A convolution."""
+    weight, _ = op.linear
+    cout, kernel_rows, kernel_width, cin = (int(n) for n in weight.shape)
+    _, height, width, _ = graph.shape(op.inputs[0])
+    _, out_height, out_width, _ = graph.shape(op.output)
+    pointwise = (kernel_rows, kernel_width, op.stride) == (1, 1, (1, 1)) and not any(op.pads)
+    if pointwise and height * width == 1:
+        return lower_dense(graph, op)
+    qx, qy = quantization(graph, op.inputs[0]), quantization(graph, op.output)
+    down, along = op.stride
+    top, _, left, right = op.pads
+    # the inputs of every output must start at a word
+    stored = cin if along * cin % 2 == 0 else cin + 1
+    step = along * stored // 2
+    words, chunk = chunked(-(-kernel_width * stored // 2))
+    pitch = -(-(left + width + right) * stored // 2)
+    requant = requantization(op, qx, qy)
+    run = height * width if pointwise else out_width
+    if pointwise:
+        out_height, pitch = run, step
+
+    def x_words(band: int) -> int:
+        if pointwise:
+            return band * step + words
+        return ((band - 1) * down + kernel_rows - 1) * pitch + max(
+            pitch, (out_width - 1) * step + words
+        )
+
+    def scratch(band: int) -> int:
+        raw_sums = 2 * (band if pointwise else out_width) if requant.raw else 0
+        return 4 * (x_words(band) + 2 * kernel_rows * words + raw_sums)
+
+    pixels = conv_pixels(step, chunk, cout)
+    per_row = 1 if pointwise else out_width
+    enough = _WEIGHT_CYCLES / (_OVERHEAD * _PRODUCT_CYCLES * per_row)
+    band = _largest_band(limit, min(out_height, int(np.ceil(enough))), scratch)
+    if pointwise and band < out_height:
+        # only the last pass has a rest
+        pixels = min(pixels, band)
+        band -= band % pixels
+    output, fields = _output(graph, op, requant.raw)
+
+    def kernel(count: int, channels: int) -> Kernel | None:
+        if not count:
+            return None
+        return ConvShape(count, kernel_rows, words, chunk, pitch, step, channels, cout, output)
+
+    rest = {run % pixels} if not pointwise else {band % pixels, run % band % pixels}
+    (tail,) = rest - {0} or {0}
+    whole = pixels if run >= pixels else 0
+    channel_counts = (2 if cout > 1 else 0, cout % 2)
+    struct: dict[str, int | tuple[Kernel | None, ...]] = {
+        "height": height,
+        "width": width,
+        "channels": cin,
+        "out_height": out_height,
+        "out_width": out_width,
+        "out_channels": cout,
+        "top": top,
+        "left": left,
+        "stride": down,
+        "kernel_rows": kernel_rows,
+        "stored": stored,
+        "pitch": pitch,
+        "step": step,
+        "words": words,
+        "pixels": pixels,
+        "band": band,
+        "x_words": x_words(band),
+        "zero_point": qx.zero_point,
+        **fields,
+        "whole": tuple(kernel(whole, n) if n else None for n in channel_counts),
+        "rest": tuple(kernel(tail, n) if n else None for n in channel_counts),
+    }
+
+    def read(end: int) -> int:
+        if pointwise:
+            return end * cin
+        rows = (end - 1) * down + kernel_rows - top
+        return (
+            min(max(rows, 0), height) * width * cin
+            if end < out_height
+            else prod((height, width, cin))
+        )
+
+    written = cout if pointwise else out_width * cout
+    in_place = _never_ahead(band, out_height, written, read)
+    return Layer(
+        op.name,
+        "edgeofa_pointwise" if pointwise else "edgeofa_convolution",
+        ("{a}", "{out}", "{scratch}", "{weights}", "{quant}"),
+        ("edgeofa_conv", struct),
+        (
+            Constant("weights", "uint32_t", conv_words(weight, stored, words)),
+            Constant("quant", "int32_t", padded_rows(requant.constants, 2)),
+        ),
+        scratch_bytes=scratch(band),
+        overwrites=(0,) if in_place else (),
+    )
+
+
+def lower_depthwise(graph: Graph, op: Op, limit: int) -> Layer:
+    """A depthwise convolution."""
+    weight, _ = op.linear
+    _, kernel_height, kernel_width, channels = (int(n) for n in weight.shape)
+    _, height, width, _ = graph.shape(op.inputs[0])
+    _, out_height, out_width, _ = graph.shape(op.output)
+    qx, qy = quantization(graph, op.inputs[0]), quantization(graph, op.output)
+    down, along = op.stride
+    top, _, left, right = op.pads
+    pitch = -(-(left + width + right) // 2)
+    requant = requantization(op, qx, qy)
+    output, fields = _output(graph, op, requant.raw)
+
+    def plane(band: int) -> int:
+        return ((band - 1) * down + kernel_height) * pitch
+
+    def scratch(band: int) -> int:
+        return 4 * (_LANES * plane(band) + (band * out_width if requant.raw else 0))
+
+    band = _largest_band(limit, out_height, scratch)
+    out_step = 4 if requant.raw else channels
+    blocks = depthwise_blocks(out_width, out_step)
+    kernels = [
+        DepthwiseShape(
+            block,
+            count,
+            kernel_height,
+            kernel_width,
+            along,
+            pitch,
+            down * pitch,
+            out_step,
+            out_width * out_step,
+            output,
+        )
+        for block, count in blocks
+    ]
+    columns = blocks[0][0] * blocks[0][1]
+    data = depthwise_data(weight, along, requant.constants)
+    struct: dict[str, int | tuple[Kernel | None, ...]] = {
+        "height": height,
+        "width": width,
+        "channels": channels,
+        "out_height": out_height,
+        "out_width": out_width,
+        "top": top,
+        "left": left,
+        "stride": down,
+        "kernel_rows": kernel_height,
+        "pitch": pitch,
+        "plane": plane(band),
+        "band": band,
+        "columns": columns,
+        "rest": columns * along // 2,
+        "channel": data.shape[1],
+        "zero_point": qx.zero_point,
+        **fields,
+        "kernel": (*kernels, *[None] * (2 - len(kernels))),
+    }
+
+    def read(end: int) -> int:
+        # a channel's slots: other channels are neither read nor written by its passes
+        if end == out_height:
+            return height * width
+        return min(max((end - 1) * down + kernel_height - top, 0), height) * width
+
+    return Layer(
+        op.name,
+        "edgeofa_depthwise_convolution",
+        ("{a}", "{out}", "{scratch}", "{weights}"),
+        ("edgeofa_depthwise", struct),
+        (Constant("weights", "int32_t", data),),
+        scratch_bytes=scratch(band),
+        overwrites=(0,) if _never_ahead(band, out_height, out_width, read) else (),
+    )

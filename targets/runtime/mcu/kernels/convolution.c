@@ -1,0 +1,208 @@
+/* Convolutions and dense layers around their inner loops: widening, bands, requantising raw sums. */
+#include "edgeofa_kernels.h"
+
+static int32_t smaller(int32_t a, int32_t b)
+{
+    return a < b ? a : b;
+}
+
+static uint32_t *fill(uint32_t *to, const uint32_t *end)
+{
+    while (to < end)
+        *to++ = 0;
+    return to;
+}
+
+/* Widen `quads` times four values in the order 0 2 1 3. */
+static uint32_t *widen_quads(uint32_t *to, const int8_t *from, int32_t quads, int32_t zero_point)
+{
+    const uint32_t offset = edgeofa_pair(-zero_point, -zero_point);
+    for (; quads >= 4; quads -= 4, from += 16, to += 8) {
+        uint32_t a = edgeofa_load_quad(from), b = edgeofa_load_quad(from + 4);
+        uint32_t c = edgeofa_load_quad(from + 8), d = edgeofa_load_quad(from + 12);
+        to[0] = edgeofa_add_even_bytes(offset, a);
+        to[1] = edgeofa_add_odd_bytes(offset, a);
+        to[2] = edgeofa_add_even_bytes(offset, b);
+        to[3] = edgeofa_add_odd_bytes(offset, b);
+        to[4] = edgeofa_add_even_bytes(offset, c);
+        to[5] = edgeofa_add_odd_bytes(offset, c);
+        to[6] = edgeofa_add_even_bytes(offset, d);
+        to[7] = edgeofa_add_odd_bytes(offset, d);
+    }
+    for (; quads > 0; quads--, from += 4, to += 2) {
+        uint32_t a = edgeofa_load_quad(from);
+        to[0] = edgeofa_add_even_bytes(offset, a);
+        to[1] = edgeofa_add_odd_bytes(offset, a);
+    }
+    return to;
+}
+
+/* Widen pixels in natural order, `skip` zeros first and `stored` - `channels` after each pixel. */
+static uint32_t *widen_pixels(uint32_t *to, const int8_t *from, int32_t skip, int32_t pixels,
+                              int32_t channels, int32_t stored, int32_t zero_point)
+{
+    to += skip / 2;
+    if (skip % 2 == 0 && channels == 3 && stored == 4) {
+        /* colour images deserve their own loop */
+        for (; pixels > 0; pixels--, from += 3, to += 2) {
+            to[0] = edgeofa_pair(from[0] - zero_point, from[1] - zero_point);
+            to[1] = (uint16_t)(from[2] - zero_point);
+        }
+        return to;
+    }
+    uint32_t low = 0;
+    int32_t odd = skip % 2;
+    for (; pixels > 0; pixels--)
+        for (int32_t c = 0; c < stored; c++) {
+            uint32_t value = c < channels ? (uint16_t)(*from++ - zero_point) : 0;
+            if (odd)
+                *to++ = low | value << 16;
+            low = value;
+            odd = !odd;
+        }
+    if (odd)
+        *to++ = low;
+    return to;
+}
+
+static void widen_row(const edgeofa_conv *l, uint32_t *to, const int8_t *from)
+{
+    const uint32_t *end = to + l->pitch;
+    const int32_t skip = l->left * l->stored;
+    if (from && l->channels % 4 == 0) {
+        to = fill(to, to + skip / 2);
+        to = widen_quads(to, from, l->width * l->channels / 4, l->zero_point);
+    } else if (from) {
+        fill(to, to + skip / 2);
+        to = widen_pixels(to, from, skip, l->width, l->channels, l->stored, l->zero_point);
+    }
+    fill(to, end);
+}
+
+/* Two channels' int8 weights (words of k, k', each channel 0 then 1) as pairs for each channel. */
+static void widen_weights(uint32_t *to, const uint32_t *from, int32_t count)
+{
+    for (; count >= 4; count -= 4, from += 4, to += 8) {
+        uint32_t a = from[0], b = from[1], c = from[2], d = from[3];
+        to[0] = edgeofa_even_bytes(a);
+        to[1] = edgeofa_odd_bytes(a);
+        to[2] = edgeofa_even_bytes(b);
+        to[3] = edgeofa_odd_bytes(b);
+        to[4] = edgeofa_even_bytes(c);
+        to[5] = edgeofa_odd_bytes(c);
+        to[6] = edgeofa_even_bytes(d);
+        to[7] = edgeofa_odd_bytes(d);
+    }
+    for (; count > 0; count--, from++, to += 2) {
+        to[0] = edgeofa_even_bytes(*from);
+        to[1] = edgeofa_odd_bytes(*from);
+    }
+}
+
+/* `count` outputs of one or two channels along a row of widened input. */
+static void run(const edgeofa_conv *l, const uint32_t *x, const uint32_t *w, const int32_t *quant,
+                int8_t *out, int32_t *sums, int32_t count, int32_t lone)
+{
+    const int32_t blocks = count / l->pixels, done = blocks * l->pixels, channels = 2 - lone;
+    if (!l->raw) {
+        if (blocks)
+            l->whole[lone](x, w, quant, out, blocks);
+        if (done < count)
+            l->rest[lone](x + done * l->step, w, quant, out + done * l->out_channels, 1);
+        return;
+    }
+    if (blocks)
+        l->whole[lone](x, w, quant, sums, blocks);
+    if (done < count)
+        l->rest[lone](x + done * l->step, w, quant, sums + done * channels, 1);
+    for (; count > 0; count--, out += l->out_channels)
+        for (int32_t c = 0; c < channels; c++) {
+            const int32_t *k = quant + EDGEOFA_QUANT * c;
+            int32_t value = edgeofa_rescale(*sums++, k[1], k[2]) + l->out_zero_point;
+            out[c] = edgeofa_clamp(value, l->low, l->high);
+        }
+}
+
+void edgeofa_convolution(const edgeofa_conv *l, const int8_t *in, int8_t *out, uint32_t *scratch,
+                         const uint32_t *weights, const int32_t *quant)
+{
+    uint32_t *const w = scratch + l->x_words;
+    const int32_t taps = l->kernel_rows * l->words;
+    int32_t *const sums = (int32_t *)(w + 2 * taps);
+    const int32_t kept = l->kernel_rows > l->stride ? l->kernel_rows - l->stride : 0;
+    for (int32_t y = 0; y < l->out_height; y += l->band) {
+        const int32_t rows = smaller(l->band, l->out_height - y);
+        const int32_t first = y * l->stride - l->top;
+        const int32_t needed = (rows - 1) * l->stride + l->kernel_rows;
+        int32_t r = 0;
+        if (y && kept) {
+            memmove(scratch, scratch + l->band * l->stride * l->pitch,
+                    (size_t)(kept * l->pitch) * sizeof *scratch);
+            r = kept;
+        }
+        for (; r < needed; r++) {
+            const int32_t row = first + r;
+            const int inside = row >= 0 && row < l->height;
+            widen_row(l, scratch + r * l->pitch,
+                      inside ? in + row * l->width * l->channels : NULL);
+        }
+        for (int32_t c = 0; c < l->out_channels; c += 2) {
+            widen_weights(w, weights + c / 2 * taps, taps);
+            int8_t *to = out + y * l->out_width * l->out_channels + c;
+            for (r = 0; r < rows; r++, to += l->out_width * l->out_channels)
+                run(l, scratch + r * l->stride * l->pitch, w, quant + EDGEOFA_QUANT * c, to, sums,
+                    l->out_width, c + 1 == l->out_channels);
+        }
+    }
+}
+
+void edgeofa_pointwise(const edgeofa_conv *l, const int8_t *in, int8_t *out, uint32_t *scratch,
+                       const uint32_t *weights, const int32_t *quant)
+{
+    uint32_t *const w = scratch + l->x_words;
+    int32_t *const sums = (int32_t *)(w + 2 * l->words);
+    const int32_t pixels = l->height * l->width;
+    for (int32_t p = 0; p < pixels; p += l->band) {
+        const int32_t count = smaller(l->band, pixels - p);
+        const int8_t *from = in + p * l->channels;
+        if (l->channels % 4 == 0)
+            widen_quads(scratch, from, count * l->channels / 4, l->zero_point);
+        else
+            widen_pixels(scratch, from, 0, count, l->channels, l->stored, l->zero_point);
+        for (int32_t c = 0; c < l->out_channels; c += 2) {
+            widen_weights(w, weights + c / 2 * l->words, l->words);
+            run(l, scratch, w, quant + EDGEOFA_QUANT * c, out + p * l->out_channels + c, sums,
+                count, c + 1 == l->out_channels);
+        }
+    }
+}
+
+void edgeofa_fully_connected(const edgeofa_dense *l, const int8_t *in, int8_t *out,
+                             uint32_t *scratch, const uint32_t *weights, const int32_t *quant)
+{
+    int32_t *const sums = (int32_t *)(scratch + l->words);
+    const int32_t quads = l->outputs / 4, whole = 4 * quads, rest = l->outputs - whole;
+    uint32_t *end;
+    if (l->inputs % 4 == 0)
+        end = widen_quads(scratch, in, l->inputs / 4, l->zero_point);
+    else
+        end = widen_pixels(scratch, in, 0, 1, l->inputs, l->inputs, l->zero_point);
+    fill(end, scratch + l->words);
+    const uint32_t *last = weights + 2 * quads * l->words;
+    if (l->raw) {
+        l->kernel(scratch, weights, quant, sums, quads + (rest != 0));
+        for (int32_t o = 0; o < l->outputs; o++) {
+            const int32_t *k = quant + EDGEOFA_QUANT * o;
+            int32_t value = edgeofa_rescale(sums[o], k[1], k[2]) + l->out_zero_point;
+            out[o] = edgeofa_clamp(value, l->low, l->high);
+        }
+        return;
+    }
+    if (quads)
+        l->kernel(scratch, weights, quant, out, quads);
+    if (rest) {
+        int8_t four[4];
+        l->kernel(scratch, last, quant + EDGEOFA_QUANT * whole, four, 1);
+        memcpy(out + whole, four, (size_t)rest);
+    }
+}

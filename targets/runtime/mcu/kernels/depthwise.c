@@ -1,0 +1,99 @@
+/* Depthwise convolution: four channels at a time become int16 planes, then each is convolved. */
+#include "edgeofa_kernels.h"
+
+/* Row of four planes from a row of pixels; `from` NULL: all padding. */
+static void split_row(const edgeofa_depthwise *l, uint32_t *to, const int8_t *from,
+                      int32_t channels)
+{
+    const uint32_t offset = edgeofa_pair(-l->zero_point, -l->zero_point);
+    const int32_t plane = l->plane, step = l->channels;
+    if (!from) {
+        for (int32_t c = 0; c < channels; c++)
+            memset(to + c * plane, 0, (size_t)l->pitch * sizeof *to);
+        return;
+    }
+    for (int32_t i = 0; i < l->pitch; i++, to++) {
+        const int32_t x = 2 * i - l->left;
+        if (step % 4 == 0 && x >= 0 && x + 1 < l->width) {
+            const int8_t *pixel = from + x * step;
+            int32_t inner = (l->width - x) / 2;
+            i += inner - 1;
+            for (;;) {
+                uint32_t a = edgeofa_load_quad(pixel), b = edgeofa_load_quad(pixel + step);
+                uint32_t a02 = edgeofa_add_even_bytes(offset, a);
+                uint32_t b02 = edgeofa_add_even_bytes(offset, b);
+                uint32_t a13 = edgeofa_add_odd_bytes(offset, a);
+                uint32_t b13 = edgeofa_add_odd_bytes(offset, b);
+                to[0] = edgeofa_lows(a02, b02);
+                to[plane] = edgeofa_lows(a13, b13);
+                to[2 * plane] = edgeofa_highs(a02, b02);
+                to[3 * plane] = edgeofa_highs(a13, b13);
+                if (--inner == 0)
+                    break;
+                pixel += 2 * step;
+                to++;
+            }
+            continue;
+        }
+        for (int32_t c = 0; c < channels; c++) {
+            int32_t low = 0, high = 0;
+            if (x >= 0 && x < l->width)
+                low = from[x * step + c] - l->zero_point;
+            if (x + 1 >= 0 && x + 1 < l->width)
+                high = from[(x + 1) * step + c] - l->zero_point;
+            to[c * plane] = edgeofa_pair(low, high);
+        }
+    }
+}
+
+static void run(const edgeofa_depthwise *l, const uint32_t *x, const int32_t *data, int8_t *out,
+                int32_t *sums, int32_t rows)
+{
+    const int32_t c = l->channels;
+    if (!l->raw) {
+        l->kernel[0](x, data, out, rows);
+        if (l->kernel[1])
+            l->kernel[1](x + l->rest, data, out + l->columns * c, rows);
+        return;
+    }
+    l->kernel[0](x, data, sums, rows);
+    if (l->kernel[1])
+        l->kernel[1](x + l->rest, data, sums + l->columns, rows);
+    for (int32_t i = 0; i < rows * l->out_width; i++) {
+        int32_t value = edgeofa_rescale(sums[i], data[1], data[2]) + l->out_zero_point;
+        out[i * c] = edgeofa_clamp(value, l->low, l->high);
+    }
+}
+
+void edgeofa_depthwise_convolution(const edgeofa_depthwise *l, const int8_t *in, int8_t *out,
+                                   uint32_t *scratch, const int32_t *data)
+{
+    int32_t *const sums = (int32_t *)(scratch + 4 * l->plane);
+    const int32_t kept = l->kernel_rows > l->stride ? l->kernel_rows - l->stride : 0;
+    for (int32_t c = 0; c < l->channels; c += 4) {
+        const int32_t channels = l->channels - c < 4 ? l->channels - c : 4;
+        for (int32_t y = 0; y < l->out_height; y += l->band) {
+            const int32_t left = l->out_height - y, rows = left < l->band ? left : l->band;
+            const int32_t first = y * l->stride - l->top;
+            const int32_t needed = (rows - 1) * l->stride + l->kernel_rows;
+            int32_t r = 0;
+            if (y && kept) {
+                for (int32_t i = 0; i < channels; i++) {
+                    uint32_t *plane = scratch + i * l->plane;
+                    memmove(plane, plane + l->band * l->stride * l->pitch,
+                            (size_t)(kept * l->pitch) * sizeof *plane);
+                }
+                r = kept;
+            }
+            for (; r < needed; r++) {
+                const int32_t row = first + r;
+                const int inside = row >= 0 && row < l->height;
+                split_row(l, scratch + r * l->pitch,
+                          inside ? in + row * l->width * l->channels + c : NULL, channels);
+            }
+            for (int32_t i = 0; i < channels; i++)
+                run(l, scratch + i * l->plane, data + (c + i) * l->channel,
+                    out + y * l->out_width * l->channels + c + i, sums, rows);
+        }
+    }
+}
