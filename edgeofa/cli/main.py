@@ -44,6 +44,7 @@ def _main(
 
 def _register() -> None:
     from edgeofa.cli import (
+        baseline,
         deploy,
         device,
         doctor,
@@ -54,6 +55,7 @@ def _register() -> None:
         solve,
         table,
         target,
+        test,
         train,
     )
 
@@ -61,6 +63,8 @@ def _register() -> None:
     app.command()(solve.solve)
     app.command()(frontier.frontier)
     app.command()(deploy.deploy)
+    app.command("test")(test.regression)
+    app.add_typer(baseline.app, name="baseline")
     app.add_typer(train.app, name="train")
     app.add_typer(table.app, name="table")
     app.add_typer(import_.app, name="import")

@@ -8,7 +8,7 @@ its object interface: no global state, no display. The same figures give the sam
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,7 +55,7 @@ def frontier_svg(
         points: (latency in ms, accuracy 0 to 1) of every non-dominated subnet, in any order; with
             ``claims_accuracy=False`` the second is a score without a unit.
     """
-    return _svg(lambda: _frontier(points, pick, budget_ms, evidence, claims_accuracy, ""))
+    return svg_of(lambda: _frontier(points, pick, budget_ms, evidence, claims_accuracy, ""))
 
 
 def save_frontier(
@@ -79,12 +79,12 @@ def save_frontier(
 
 def blocks_svg(blocks: Sequence[tuple[str, float]], *, evidence: str = "") -> str:
     """One bar a block, input at the top: ``(block key, latency in ms)``."""
-    return _svg(lambda: _blocks(blocks, evidence))
+    return svg_of(lambda: _blocks(blocks, evidence))
 
 
 def agreement_svg(pairs: Sequence[Point], *, evidence: str) -> str:
     """Predicted against measured latency, ms, with the line of equality and a 5% band."""
-    return _svg(lambda: _agreement(pairs, evidence))
+    return svg_of(lambda: _agreement(pairs, evidence))
 
 
 # ------------------------------------------------------------------------------------ drawing
@@ -98,7 +98,7 @@ def _frontier(
     claims_accuracy: bool,
     title: str,
 ) -> Figure:
-    figure, axes = _axes(7.0, 4.2)
+    figure, axes = new_axes(7.0, 4.2)
     scale = 100 if claims_accuracy else 1
     ordered = sorted(points)
     axes.step(
@@ -129,7 +129,7 @@ def _frontier(
 
 
 def _blocks(blocks: Sequence[tuple[str, float]], evidence: str) -> Figure:
-    figure, axes = _axes(7.0, 1.0 + 0.24 * len(blocks))
+    figure, axes = new_axes(7.0, 1.0 + 0.24 * len(blocks))
     total = sum(ms for _, ms in blocks)
     places = range(len(blocks))
     colours = [_PART_COLOURS.get(key.split("-", 1)[0], _BLUE) for key, _ in blocks]
@@ -155,7 +155,7 @@ def _blocks(blocks: Sequence[tuple[str, float]], evidence: str) -> Figure:
 
 
 def _agreement(pairs: Sequence[Point], evidence: str) -> Figure:
-    figure, axes = _axes(4.8, 4.4)
+    figure, axes = new_axes(4.8, 4.4)
     values = [v for pair in pairs for v in pair] or [1.0]
     margin = 0.12 * max(values)
     low, high = max(min(values) - margin, 0.0), max(values) + margin
@@ -205,7 +205,8 @@ def _style() -> Any:
     return matplotlib.rc_context(_STYLE)
 
 
-def _axes(width: float, height: float) -> tuple[Figure, Axes]:
+def new_axes(width: float, height: float) -> tuple[Figure, Axes]:
+    """A figure of that size in inches, to be drawn inside :func:`svg_of`."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -214,7 +215,7 @@ def _axes(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, figure.add_subplot()
 
 
-def _svg(draw: Any) -> str:
+def svg_of(draw: Callable[[], Figure]) -> str:
     """The figure as an ``<svg>`` element that can stand inside a page."""
     with _style():
         text = io.StringIO()

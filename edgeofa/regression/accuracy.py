@@ -1,0 +1,108 @@
+"""Top-1 of the artifact on the device, on labelled pictures."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from edgeofa.backends.layout import to_runtime
+from edgeofa.backends.registry import get_backend
+from edgeofa.devices.base import Device, Failure, Job
+from edgeofa.errors import DeviceError
+from edgeofa.graph.ir import Array
+from edgeofa.graph.reference import quantization, quantize_array, run
+from edgeofa.regression.deployed import Deployed
+from edgeofa.regression.material import Material
+from edgeofa.regression.record import Check
+
+_BATCH = 32
+
+
+@dataclass(frozen=True, eq=False)
+class Labelled:
+    """Preprocessed pictures (NHWC float32), their labels, and a digest of both."""
+
+    images: Array
+    labels: Array
+
+    @property
+    def digest(self) -> str:
+        content = self.images.tobytes() + self.labels.astype(np.int64).tobytes()
+        return hashlib.sha256(content).hexdigest()[:32]
+
+
+def load_pictures(data: Path, deployed: Deployed, count: int, seed: int) -> Labelled:
+    """``count`` seeded pictures of ``data`` as the deployment's network takes them."""
+    from edgeofa.spaces import load_space
+    from edgeofa.training.data import preprocess
+    from edgeofa.training.labelled import load_labelled
+
+    space = load_space(deployed.record.space)
+    test = load_labelled(data, space, calibration=1, test=count, seed=seed).test
+    resolution = space.parse(deployed.record.subnet).resolution
+    return Labelled(preprocess(test.pixels, resolution, space).numpy(), test.labels.numpy())
+
+
+def check_accuracy(
+    device: Device,
+    deployed: Deployed,
+    material: Material,
+    pictures: Labelled,
+    *,
+    baseline: float | None,
+    threads: int,
+) -> Check:
+    """The device must be right where the reference is, chance aside, and as often as before.
+
+    Two classifiers of the same pictures are told apart by those on which one of them is right:
+    ``lost`` against ``won``. By chance these differ by more than two standard deviations,
+    ``2 sqrt(lost + won)``, once in twenty times (McNemar's test); one picture more is allowed.
+    """
+    stored = pictures.images
+    if material.graph.precision == "int8":
+        stored = quantize_array(stored, quantization(material.graph, material.graph.input))
+    spec = get_backend(deployed.record.backend).specs(material.graph)[0]
+    jobs = [
+        Job(
+            deployed.artifact,
+            deployed.record.backend,
+            warmups=0,
+            input=to_runtime(stored[i : i + 1], spec),
+            want_output=True,
+            timed=False,
+        )
+        for i in range(len(stored))
+    ]
+    answers = []
+    for outcome in device.run(jobs, threads=threads):
+        if isinstance(outcome, Failure) or outcome.output is None:
+            raise DeviceError(f"a picture was lost: {outcome}"[:300], where=device.name)
+        answers.append(int(outcome.output.reshape(-1).argmax()))
+    reference = np.concatenate(
+        [run(material.graph, stored[i : i + _BATCH]) for i in range(0, len(stored), _BATCH)]
+    ).reshape(len(stored), -1)
+    right = np.array(answers) == pictures.labels
+    wanted = reference.argmax(axis=-1) == pictures.labels
+    accuracy = float(right.mean())
+    lost, won = int((wanted & ~right).sum()), int((right & ~wanted).sum())
+    summary = (
+        f"{100 * accuracy:.1f}% of {len(right)} pictures, the reference "
+        f"{100 * float(wanted.mean()):.1f}%"
+    )
+    failed = lost - won > 2 * math.sqrt(lost + won) + 1
+    if baseline is not None:
+        summary += f", the baseline {100 * baseline:.1f}%"
+        # the same pictures on the same device: a picture more or less is all that rounding does
+        failed = failed or (baseline - accuracy) * len(right) > max(2.0, 0.01 * len(right))
+    return Check(
+        name="accuracy",
+        status="failed" if failed else "passed",
+        summary=summary,
+        value=accuracy,
+        baseline=baseline,
+        unit="top-1",
+    )

@@ -1,0 +1,194 @@
+"""Does the device still compute what the deployment's graph says?"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from edgeofa.backends.layout import from_runtime, to_runtime
+from edgeofa.backends.registry import get_backend
+from edgeofa.devices.base import Device, Failure, Job
+from edgeofa.graph.ir import Array
+from edgeofa.graph.reference import quantization
+from edgeofa.regression.blocks import segment_of, segments
+from edgeofa.regression.cuts import open_cuts
+from edgeofa.regression.deployed import Deployed
+from edgeofa.regression.layers import RELATIVE_LIMIT, LayerFinding, walk_layers
+from edgeofa.regression.material import Material
+from edgeofa.regression.record import Check, Layer
+
+#: no further image is walked through after this long: an emulator takes its time
+_WALK_S = 15.0
+#: a network all of whose layers are right differs by piled-up rounding: of the largest output
+WHOLE_LIMITS = {"float32": RELATIVE_LIMIT, "int8": 0.5}
+
+
+@dataclass(frozen=True, eq=False)
+class Outputs:
+    """The device's outputs for the stored inputs, as stored in the graph's type."""
+
+    values: tuple[Array, ...]
+
+
+def run_outputs(
+    device: Device, deployed: Deployed, material: Material, threads: int
+) -> Outputs | str:
+    """The artifact's outputs on the device, or why it does not run."""
+    spec = get_backend(deployed.record.backend).specs(material.graph)
+    jobs = [
+        Job(
+            deployed.artifact,
+            deployed.record.backend,
+            warmups=0,
+            input=to_runtime(material.inputs[i : i + 1], spec[0]),
+            want_output=True,
+            timed=False,
+        )
+        for i in range(len(material.inputs))
+    ]
+    values = []
+    for outcome in device.run(jobs, threads=threads):
+        if isinstance(outcome, Failure) or outcome.output is None:
+            return outcome.reason if isinstance(outcome, Failure) else "no output came back"
+        value = from_runtime(outcome.output, spec[1])
+        if value.size != material.outputs[0].size or value.dtype != material.outputs.dtype:
+            return f"its output is {value.dtype}{list(value.shape)}"
+        values.append(value.reshape(material.outputs[:1].shape))
+    return Outputs(tuple(values))
+
+
+def check_outputs(
+    device: Device,
+    deployed: Deployed,
+    material: Material,
+    outputs: Outputs,
+    folder: Path,
+    *,
+    accepted: bool,
+    suspect: bool,
+    threads: int,
+) -> Check:
+    """Compare with the oracle; where anything is unexpected, find the layer.
+
+    Args:
+        folder: for the parts of the artifact.
+        accepted: the outputs are bit for bit those of the baseline, of the same artifact: then
+            its layers were judged when it was accepted.
+        suspect: something has changed since the baseline: every input is walked through.
+    """
+    differences = _differences(material, outputs)
+    order = sorted(range(len(differences)), key=lambda i: -differences[i])
+    largest, unit = differences[order[0]], "steps" if _is_int8(material) else "of the largest"
+    limit = _whole_limit(material)
+    far = largest > limit
+    text = f"{largest:.3g} {unit} from the reference on {len(differences)} inputs"
+    if accepted and not far:
+        return Check(
+            name="outputs",
+            status="passed",
+            summary=f"bit-identical to the baseline, {text}",
+            value=largest,
+            unit=unit,
+        )
+    cuts = open_cuts(deployed.artifact, deployed.record.backend, material.graph)
+    # without a suspicion one image will do
+    thorough = suspect or far or _is_unexpected(material, largest)
+    layers, begin = 0, time.monotonic()
+    for image in order if thorough else order[:1]:
+        if time.monotonic() - begin > _WALK_S:
+            break
+        walk = walk_layers(
+            device,
+            cuts,
+            material.graph,
+            material.inputs[image : image + 1],
+            image,
+            folder,
+            deployed.record.backend,
+            threads,
+        )
+        layers = walk.layers
+        if walk.finding is not None:
+            keys = [b.block for b in deployed.record.blocks]
+            layer = _layer(
+                walk.finding, segment_of(segments(material.graph, cuts, keys), walk.finding.number)
+            )
+            return Check(
+                name="outputs",
+                status="failed",
+                summary=f"{_say(layer)}; the network is {text}",
+                value=largest,
+                unit=unit,
+                layer=layer,
+            )
+    if far:
+        return Check(
+            name="outputs",
+            status="failed",
+            summary=f"{text}, allowed is {limit:.3g}, though no layer by itself is wrong",
+            value=largest,
+            unit=unit,
+        )
+    return Check(
+        name="outputs",
+        status="passed",
+        summary=f"{text}; all {layers} layers agree by themselves",
+        value=largest,
+        unit=unit,
+    )
+
+
+def _say(layer: Layer) -> str:
+    error = f"{layer.relative:.2g} of its largest output"
+    if layer.steps is not None:
+        error = f"{layer.steps} steps ({error})"
+    channels = ", ".join(str(c) for c in layer.channels)
+    return (
+        f"layer {layer.layer} ({layer.kind}, block {layer.block}) is the first that differs: "
+        f"{error}, {100 * layer.share:.3g}% of its elements, channels {channels}"
+    )
+
+
+def _layer(finding: LayerFinding, block: str) -> Layer:
+    return Layer(
+        layer=finding.layer,
+        kind=finding.kind,
+        block=block,
+        steps=finding.steps,
+        relative=finding.relative,
+        share=finding.share,
+        channels=finding.channels,
+        image=finding.image,
+    )
+
+
+def _is_int8(material: Material) -> bool:
+    return material.graph.precision == "int8"
+
+
+def _differences(material: Material, outputs: Outputs) -> list[float]:
+    """The largest difference of each image: in steps, or (float32) of the largest output."""
+    found = []
+    for value, expected in zip(outputs.values, material.outputs, strict=True):
+        wide = expected.astype(np.float64)
+        difference = np.abs(value[0].astype(np.float64) - wide).max()
+        if not _is_int8(material):
+            difference /= max(float(np.abs(wide).max()), 1e-30)
+        found.append(float(difference) if np.isfinite(difference) else 1e30)
+    return found
+
+
+def _whole_limit(material: Material) -> float:
+    if not _is_int8(material):
+        return WHOLE_LIMITS["float32"]
+    zero_point = quantization(material.graph, material.graph.output).zero_point
+    largest = np.abs(material.outputs.astype(int) - zero_point).max()
+    return float(max(1.0, WHOLE_LIMITS["int8"] * largest))
+
+
+def _is_unexpected(material: Material, largest: float) -> bool:
+    """More than a few roundings."""
+    return largest > (2.0 if _is_int8(material) else RELATIVE_LIMIT / 10)

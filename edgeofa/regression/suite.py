@@ -1,0 +1,461 @@
+"""``edgeofa test``: every check of every deployment, on the device, against its baseline."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from edgeofa import __version__
+from edgeofa.devices.base import Device
+from edgeofa.emulation.energy import energy_mj
+from edgeofa.errors import DeviceError, EdgeofaError
+from edgeofa.regression.accuracy import check_accuracy, load_pictures
+from edgeofa.regression.baseline import (
+    Baseline,
+    digest_outputs,
+    find_baseline,
+    list_baselines,
+    runtime_of,
+)
+from edgeofa.regression.blocks import measure_segments, segments
+from edgeofa.regression.cause import changes, likely_cause
+from edgeofa.regression.constants import check_constants
+from edgeofa.regression.cuts import open_cuts
+from edgeofa.regression.deployed import Deployed
+from edgeofa.regression.endurance import check_endurance, limit_bytes
+from edgeofa.regression.outputs import check_outputs, run_outputs
+from edgeofa.regression.record import (
+    Check,
+    DeploymentTest,
+    Moved,
+    Point,
+    Status,
+    TestReport,
+    worst,
+)
+from edgeofa.regression.timing import (
+    Comparison,
+    Timing,
+    compare,
+    measure_latency,
+    settle,
+)
+from edgeofa.report.progress import Steps
+from edgeofa.targets import Target
+from edgeofa.workfolder import work_folder
+
+#: a load may take so much longer: it reads files and packs weights, and varies with the disk
+_LOAD_RATIO, _LOAD_MS = 1.5, 5.0
+#: a block has moved when its figure changed by more than its share of the gate's floor
+_MOVED = 0.02
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to test; see ``docs/verbs/test.md``."""
+
+    baselines: Path
+    runs: int = 1000
+    #: wall seconds that an emulated device spends on the runs in a row
+    emulator_s: float = 12.0
+    data: Path | None = None
+    images: int = 50
+    seed: int = 0
+
+
+@dataclass
+class _Session:
+    """The checks of one deployment, as they come in."""
+
+    device: Device
+    target: Target
+    deployed: Deployed
+    plan: Plan
+    folder: Path
+    identity: dict[str, str]
+    baseline: Baseline | None = None
+    checks: list[Check] = field(default_factory=list)
+    timing: Timing | None = None
+    moved: tuple[Moved, ...] = ()
+
+    @property
+    def threads(self) -> int:
+        return self.deployed.record.threads
+
+    @property
+    def backend(self) -> str:
+        return self.deployed.record.backend
+
+    def add(self, name: str, status: Status, summary: str, **more: object) -> None:
+        self.checks.append(Check(name=name, status=status, summary=summary, **more))
+
+
+def run_tests(
+    target: Target, device: Device, found: Sequence[Deployed], plan: Plan, steps: Steps
+) -> TestReport:
+    """Test deployments of one target. A device that fails is a check of status ``error``, so that
+    a report of what was found before is still written."""
+    tests = []
+    for deployed in found:
+        with steps(f"test {deployed.name}"):
+            tests.append(test_deployment(target, device, deployed, plan))
+        if tests[-1].status == "error":
+            break
+    return TestReport(
+        status=worst(t.status for t in tests),
+        target=target.name,
+        deployments=tuple(tests),
+        date=today(),
+        edgeofa=__version__,
+    )
+
+
+def today() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def test_deployment(
+    target: Target, device: Device, deployed: Deployed, plan: Plan
+) -> DeploymentTest:
+    """All checks of one deployment; ``UsageError`` when its baselines are of another device."""
+    begin = time.monotonic()
+    identity = dict(device.identity())
+    path_and_baseline = find_baseline(
+        plan.baselines,
+        target.name,
+        deployed.name,
+        deployed.record.backend,
+        device.evidence,
+        identity,
+    )
+    with work_folder("test") as folder:
+        session = _Session(device, target, deployed, plan, folder, identity)
+        if path_and_baseline is not None:
+            session.baseline = path_and_baseline[1]
+        for check in (_outputs, _latency, _endurance, _accuracy):
+            try:
+                with _timed(session):
+                    check(session)
+            except DeviceError as error:
+                name = check.__name__.removeprefix("_")
+                session.add(name, "error", str(error).splitlines()[0][:600])
+                break
+    baseline, timing = session.baseline, session.timing
+    versions = {"edgeofa": __version__}
+    changed: tuple[str, ...] = ()
+    cause = ""
+    if baseline is not None:
+        artifact = deployed.record.artifact.sha256
+        changed = changes(baseline, artifact, identity, versions, timing)
+        slower = any(c.name == "latency" and c.status == "failed" for c in session.checks)
+        if slower and timing is not None:
+            cause = likely_cause(baseline, artifact, identity, timing, session.moved)
+    return DeploymentTest(
+        deployment=deployed.name,
+        folder=str(deployed.folder),
+        target=target.name,
+        device=device.name,
+        evidence=device.evidence,
+        runtime=f"{deployed.record.backend} {identity.get(deployed.record.backend, 'unknown')}",
+        artifact=deployed.record.artifact.sha256,
+        baseline=None if path_and_baseline is None else str(path_and_baseline[0]),
+        checks=tuple(session.checks),
+        changes=changed,
+        cause=cause,
+        history=history(plan.baselines, session, today()),
+        device_identity=identity,
+        seconds=round(time.monotonic() - begin, 3),
+    )
+
+
+@contextmanager
+def _timed(session: _Session) -> Iterator[None]:
+    """The seconds of a step go to the last check that it adds."""
+    begin, before = time.monotonic(), len(session.checks)
+    yield
+    if len(session.checks) > before:
+        seconds = round(time.monotonic() - begin, 3)
+        session.checks[-1] = session.checks[-1].model_copy(update={"seconds": seconds})
+
+
+def _outputs(session: _Session) -> None:
+    material, baseline = session.deployed.material, session.baseline
+    if material is None:
+        session.add(
+            "outputs", "skipped", "the deployment carries no reference: it is older; deploy again"
+        )
+        return
+    session.checks.append(check_constants(session.deployed, material.graph))
+    outputs = run_outputs(session.device, session.deployed, material, session.threads)
+    if isinstance(outputs, str):
+        session.add("outputs", "failed", f"the artifact does not run: {outputs}")
+        return
+    accepted = (
+        baseline is not None
+        and baseline.artifact == session.deployed.record.artifact.sha256
+        and baseline.outputs == digest_outputs(outputs.values)
+        and session.checks[-1].status == "passed"
+    )
+    session.checks.append(
+        check_outputs(
+            session.device,
+            session.deployed,
+            material,
+            outputs,
+            session.folder,
+            accepted=accepted,
+            suspect=baseline is not None and not accepted,
+            threads=session.threads,
+        )
+    )
+
+
+def _latency(session: _Session) -> None:
+    if any(
+        c.name == "outputs" and c.summary.startswith("the artifact does not run")
+        for c in session.checks
+    ):
+        return
+    baseline = session.baseline
+    measure = _measurement(session)
+    if baseline is None:
+        session.timing = timing = measure()
+        session.add(
+            "latency",
+            "passed",
+            f"{_ms(timing)}; no baseline yet (edgeofa baseline accept)",
+            value=timing.ms,
+            unit="ms",
+            evidence=timing.evidence,
+        )
+        _energy(session, timing)
+        return
+    old, gate = baseline.timing, baseline.limits
+    timing, found, times = settle(measure, lambda new: compare(new, old, gate))
+    session.timing = timing
+    summary = _latency_summary(timing, baseline, found, times)
+    status: Status = "passed"
+    if found.change == "unstable":
+        status = "unstable"
+    elif found.change == "slower":
+        status = "failed"
+        session.moved = moved_blocks(session)
+        if session.moved:
+            first = session.moved[0]
+            summary += f"; most in block {first.block}: {first.old_ms:.3f} → {first.new_ms:.3f} ms"
+    session.add(
+        "latency",
+        status,
+        summary,
+        value=timing.ms,
+        baseline=baseline.latency.ms,
+        unit="ms",
+        evidence=timing.evidence,
+        blocks=session.moved,
+    )
+    _energy(session, timing, found, gate.relative)
+    _load_and_memory(session, timing)
+
+
+def _measurement(session: _Session) -> Callable[[], Timing]:
+    def measure() -> Timing:
+        return measure_latency(
+            session.device,
+            session.deployed.artifact,
+            session.backend,
+            threads=session.threads,
+            seed=session.plan.seed,
+        )
+
+    return measure
+
+
+def _ms(timing: Timing) -> str:
+    return f"{timing.ms:.3f} ms {timing.evidence} ({timing.low_ms:.3f} to {timing.high_ms:.3f})"
+
+
+def _latency_summary(timing: Timing, baseline: Baseline, found: Comparison, times: int) -> str:
+    text = (
+        f"{_ms(timing)}, baseline {baseline.latency.ms:.3f} ms: {100 * (found.ratio - 1):+.1f}%, "
+        f"gate {100 * baseline.gate.relative:.1f}%"
+    )
+    if found.change == "faster":
+        text += ", faster: accept it as the new baseline"
+    if found.reason:
+        text += f"; {found.reason}"
+    if found.machine is not None:
+        text += f"; yardstick {100 * (found.machine - 1):+.1f}%"
+    if times > 1:
+        text += f"; measured {times} times"
+    return text
+
+
+def moved_blocks(session: _Session) -> tuple[Moved, ...]:
+    """Blocks of the artifact that are slower than at the baseline, the most first."""
+    baseline, material = session.baseline, session.deployed.material
+    if baseline is None or material is None or not baseline.blocks:
+        return ()
+    old = {b.block: b for b in baseline.blocks}
+    cuts = open_cuts(session.deployed.artifact, session.backend, material.graph)
+    keys = [b.block for b in session.deployed.record.blocks]
+    now = measure_segments(
+        session.device,
+        cuts,
+        segments(material.graph, cuts, keys),
+        session.folder,
+        session.backend,
+        session.threads,
+    )
+    found = [
+        Moved(block=name, old_ms=old[name].ms, new_ms=latency.ms)
+        for name, latency in now.items()
+        if name in old and latency.ms > old[name].ms * (1 + _MOVED)
+    ]
+    return tuple(sorted(found, key=lambda m: m.old_ms - m.new_ms))
+
+
+def _energy(
+    session: _Session, timing: Timing, found: Comparison | None = None, gate: float = 0.0
+) -> None:
+    energy = energy_mj(session.target, timing.ms, session.threads)
+    if energy is None:
+        session.add("energy", "skipped", f"target {session.target.name} has no power figures")
+        return
+    old = None if session.baseline is None else session.baseline.energy_mj
+    span = f"{energy.low_mj:.2f} to {energy.high_mj:.2f}"
+    summary = f"{energy.mj:.2f} mJ, modelled from the latency ({span})"
+    status: Status = "passed"
+    if old is not None and found is not None:
+        summary += f", baseline {old:.2f} mJ: {100 * (energy.mj / old - 1):+.1f}%"
+        if found.change in ("slower", "unstable") and energy.mj > old * (1 + gate):
+            status = "failed" if found.change == "slower" else "unstable"
+    session.add(
+        "energy", status, summary, value=energy.mj, baseline=old, unit="mJ", evidence="modelled"
+    )
+
+
+def _load_and_memory(session: _Session, timing: Timing) -> None:
+    baseline = session.baseline
+    assert baseline is not None  # noqa: S101  (called with one only)
+    if timing.load_ms is None:
+        session.add("load time", "skipped", "an emulator's wall time is no load time")
+    elif baseline.load_ms is not None:
+        limit = max(_LOAD_RATIO * baseline.load_ms, baseline.load_ms + _LOAD_MS)
+        session.add(
+            "load time",
+            "failed" if timing.load_ms > limit else "passed",
+            f"{timing.load_ms:.2f} ms, baseline {baseline.load_ms:.2f} ms, allowed {limit:.2f} ms",
+            value=timing.load_ms,
+            baseline=baseline.load_ms,
+            unit="ms",
+            evidence=timing.evidence,
+        )
+    if timing.peak_rss_bytes is not None and baseline.peak_rss_bytes is not None:
+        _memory(session, "memory", timing.peak_rss_bytes, baseline.peak_rss_bytes)
+
+
+def _memory(session: _Session, name: str, now: int, old: int) -> None:
+    limit = limit_bytes(old)
+    session.add(
+        name,
+        "failed" if now > limit else "passed",
+        f"{now / 1024:.0f} KB at most, baseline {old / 1024:.0f} KB, allowed {limit / 1024:.0f} KB",
+        value=float(now),
+        baseline=float(old),
+        unit="bytes",
+    )
+
+
+def _endurance(session: _Session) -> None:
+    if session.timing is None or session.plan.runs == 0:
+        return
+    found = check_endurance(
+        session.device,
+        session.deployed.artifact,
+        session.backend,
+        runs=session.plan.runs,
+        latency_ms=session.timing.ms,
+        emulator_s=session.plan.emulator_s,
+        threads=session.threads,
+    )
+    old = None if session.baseline is None else session.baseline.heap_bytes
+    if found.heap_bytes is not None and old is not None:
+        _memory(session, "heap", found.heap_bytes, old)
+    session.checks.append(found.check)
+
+
+def _accuracy(session: _Session) -> None:
+    material, plan = session.deployed.material, session.plan
+    if plan.data is None or material is None or session.timing is None:
+        return
+    pictures = load_pictures(plan.data, session.deployed, plan.images, plan.seed)
+    baseline = session.baseline
+    same = baseline is not None and baseline.accuracy_images == pictures.digest
+    session.checks.append(
+        check_accuracy(
+            session.device,
+            session.deployed,
+            material,
+            pictures,
+            baseline=baseline.accuracy if baseline is not None and same else None,
+            threads=session.threads,
+        )
+    )
+
+
+def history(root: Path, session: _Session, now: str) -> tuple[Point, ...]:
+    """What was accepted of this deployment so far, and this run last."""
+    points = []
+    try:
+        stored = list_baselines(root, session.target.name, session.deployed.name)
+    except EdgeofaError:
+        stored = []  # the one that was compared with was readable; a picture is no reason to fail
+    for _, baseline in stored:
+        if baseline.evidence == session.device.evidence and baseline.backend == session.backend:
+            points += points_of(baseline)
+    if session.timing is not None:
+        points.append(
+            Point(
+                date=now,
+                runtime=f"{runtime_of(session.identity, session.backend)} (this run)",
+                latency_ms=session.timing.ms,
+                low_ms=session.timing.low_ms,
+                high_ms=session.timing.high_ms,
+                evidence=session.timing.evidence,
+                artifact=session.deployed.record.artifact.sha256,
+            )
+        )
+    return tuple(sorted(points, key=lambda p: p.date))
+
+
+def points_of(baseline: Baseline) -> list[Point]:
+    """A baseline's own history and itself."""
+    latency = baseline.latency
+    earlier = [
+        Point(
+            date=h.date,
+            runtime=baseline.runtime,
+            latency_ms=h.latency_ms,
+            low_ms=h.low_ms,
+            high_ms=h.high_ms,
+            evidence=baseline.evidence,
+            artifact=h.artifact,
+        )
+        for h in baseline.history
+    ]
+    return [
+        *earlier,
+        Point(
+            date=baseline.date,
+            runtime=baseline.runtime,
+            latency_ms=latency.ms,
+            low_ms=latency.low_ms,
+            high_ms=latency.high_ms,
+            evidence=baseline.evidence,
+            artifact=baseline.artifact,
+        ),
+    ]
