@@ -24,7 +24,7 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class Artifact:
-    """What a back end wrote. ``peak_bytes`` is the graph's planned activation arena."""
+    """What a back end wrote. ``peak_bytes`` is the planned activation arena."""
 
     path: Path
     backend: str
@@ -57,13 +57,18 @@ class Backend(ABC):
     def specs(self, graph: Graph) -> tuple[TensorSpec, TensorSpec]:
         """Input and output as the runtime will see them."""
 
-    def compile(self, graph: Graph, path: Path) -> Artifact:
-        """Write ``graph`` to ``path`` (atomically) and describe it."""
+    def memory(self, graph: Graph) -> tuple[int, int]:
+        """Bytes of weights as the artifact holds them, and of the planned activation arena."""
         from edgeofa.graph.memory import plan_memory, weight_bytes
 
+        return weight_bytes(graph), plan_memory(graph).peak_bytes
+
+    def compile(self, graph: Graph, path: Path) -> Artifact:
+        """Write ``graph`` to ``path`` (atomically) and describe it."""
         content = self.serialize(graph)
         write_atomic(path, content)
         source, sink = self.specs(graph)
+        weight_bytes, peak_bytes = self.memory(graph)
         return Artifact(
             path=path,
             backend=self.name,
@@ -71,7 +76,7 @@ class Backend(ABC):
             sha256=hashlib.sha256(content).hexdigest(),
             input=source,
             output=sink,
-            weight_bytes=weight_bytes(graph),
-            peak_bytes=plan_memory(graph).peak_bytes,
+            weight_bytes=weight_bytes,
+            peak_bytes=peak_bytes,
             file_bytes=len(content),
         )

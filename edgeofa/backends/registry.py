@@ -17,6 +17,7 @@ from edgeofa.errors import UsageError
 GROUP = "edgeofa.backends"
 
 _BUILT_IN = {
+    "firmware": ("edgeofa.backends.firmware.backend", "FirmwareBackend"),
     "litert": ("edgeofa.backends.litert", "LiteRtBackend"),
     "onnxruntime": ("edgeofa.backends.onnx", "OnnxRuntimeBackend"),
 }
