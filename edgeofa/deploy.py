@@ -30,6 +30,7 @@ from edgeofa.targets import Target
 
 if TYPE_CHECKING:
     from edgeofa.solver.inputs import Inputs
+    from edgeofa.solver.question import Prefer
     from edgeofa.solver.select import Selection
 
 #: turns of the walk before a miss is the verdict
@@ -51,6 +52,8 @@ class Request:
     data: Path | None = None
     out: Path | None = None
     random_weights: bool = False
+    #: of subnets that the accuracy model cannot tell apart: fastest or accurate
+    prefer: Prefer = "fastest"
     seed: int = 0
     #: a configured device, an address or a kind; the target's own by default
     device: str | None = None
@@ -142,7 +145,14 @@ def deploy(request: Request, steps: Steps, device: Device | None = None) -> tupl
     # a budget that cannot be met is found out before a supernet is loaded
     asked = request.budget
     with steps("solve"):
-        choice = _choose(candidates, asked)
+        choice = _choose(candidates, asked, request.prefer)
+    ties = choice.selection.ties
+    if ties is not None:
+        steps.note(
+            f"{ties.count} subnets within {100 * ties.tolerance:.2f} points of the most accurate "
+            f"({100 * ties.most_accurate.value:.2f}%, {ties.most_accurate.latency.ms:.2f} ms) "
+            "cannot be told apart: the fastest of them is taken"
+        )
     with steps("load weights"):
         weights = load_weights(request, space)
     folder.mkdir(parents=True, exist_ok=True)
@@ -168,7 +178,7 @@ def deploy(request: Request, steps: Steps, device: Device | None = None) -> tupl
             )
             try:
                 with steps("solve"):
-                    choice = _choose(candidates, planned)
+                    choice = _choose(candidates, planned, request.prefer)
             except NoSubnetFits:
                 steps.note("no subnet fits the tightened budget")
                 break
@@ -223,10 +233,11 @@ def load_weights(request: Request, space: Space) -> WeightSource:
     return TrainedWeights(load_bundle(space), request.data, request.seed)
 
 
-def _choose(candidates: list[Inputs], budget: Budget) -> Choice:
+def _choose(candidates: list[Inputs], budget: Budget, prefer: Prefer) -> Choice:
     """The most accurate subnet within the budget over all candidates."""
+    from edgeofa.solver.budgets import Budgets
     from edgeofa.solver.inputs import choose
-    from edgeofa.solver.problem import Budgets
+    from edgeofa.solver.question import Question
 
     budgets = Budgets(
         latency_ms=budget.latency_ms,
@@ -234,4 +245,4 @@ def _choose(candidates: list[Inputs], budget: Budget) -> Choice:
         weight_bytes=budget.flash_bytes,
         peak_bytes=budget.sram_bytes,
     )
-    return Choice(*choose(candidates, budgets))
+    return Choice(*choose(candidates, Question((budgets,), prefer=prefer)))

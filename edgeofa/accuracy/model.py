@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from math import exp, isfinite, log2
+from math import erfc, exp, isfinite, log, log2, sqrt
 from pathlib import Path
 from typing import Literal
 
@@ -121,6 +121,30 @@ class FittedAccuracy:
         """Mean absolute error of :meth:`rerank`, cross-validated, as a fraction."""
         return self.content.cross_validation.rerank_points / 100
 
+    @cached_property
+    def difference_error(self) -> float:
+        """Standard error of the difference of two predictions, as a fraction.
+
+        Kendall's tau says that cross-validation put a share ``(1 - tau) / 2`` of the pairs in the
+        wrong order. With normal errors a pair whose predictions are ``gap`` apart is in the wrong
+        order with probability ``Phi(-gap / s)``; the ``s`` is taken whose mean over all pairs is
+        that share. It holds the noise of the measurements too.
+        """
+        predicted = self.rerank([self.space.parse(p.subnet) for p in self.content.pairs])
+        gaps = np.abs(predicted[:, None] - predicted)[np.triu_indices(len(predicted), 1)]
+        wrong = min(max((1 - self.content.cross_validation.rerank_tau) / 2, 1e-6), 0.49)
+        low, high = 1e-6, 10.0
+        for _ in range(30):
+            middle = sqrt(low * high)
+            share = float(np.mean([erfc(x) for x in gaps / (middle * sqrt(2))])) / 2
+            low, high = (middle, high) if share < wrong else (low, middle)
+        return sqrt(low * high)
+
+    @staticmethod
+    def score_at(accuracy: float) -> float:
+        """The score at which the additive model predicts ``accuracy``."""
+        return -log(1 - accuracy)
+
     def intercept(self, resolution: int) -> float:
         try:
             return self.content.additive.intercepts[resolution]
@@ -186,11 +210,14 @@ def load_accuracy(path: Path, space: Space) -> FittedAccuracy:
 
 
 def _check(space: Space, content: AccuracyFile, where: Path | None) -> None:
-    def refuse(what: str) -> FileFormatError:
-        return FileFormatError(what, where=where)
+    def refuse(what: str, hint: str | None = None) -> FileFormatError:
+        return FileFormatError(what, where=where, hint=hint)
 
     if (content.space, content.space_digest) != (space.name, space_digest(space)):
-        raise refuse(f"an accuracy model of another space ({content.space}) or of another version")
+        raise refuse(
+            f"an accuracy model of another space ({content.space}) or of another version",
+            f"use it with --space {content.space}, or fit one: edgeofa train measure",
+        )
     missing = set(space.resolutions) - content.additive.intercepts.keys()
     if missing:
         raise refuse(f"no intercept for resolution {min(missing)}")

@@ -11,7 +11,7 @@ edgeofa fits; ``"none"`` that it only orders networks and no accuracy is claimed
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import exp
+from math import exp, log
 from pathlib import Path
 from typing import Literal
 
@@ -122,6 +122,12 @@ class PairwiseAccuracy:
                     total += self.pair_score(context, before, edge, option)
                 before = edge, option
         return total
+
+    def score_at(self, accuracy: float) -> float:
+        """The score at which ``accuracy`` is predicted."""
+        if not self.claims_accuracy:
+            raise UsageError("this model orders networks and predicts no accuracy")
+        return -log(1 - accuracy)
 
     def accuracy(self, subnet: Subnet) -> float:
         if not self.claims_accuracy:

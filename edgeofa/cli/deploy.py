@@ -22,6 +22,9 @@ def deploy(
     precision: Annotated[str, typer.Option(help="int8, float32 or auto.")] = "auto",
     backend: Annotated[str, typer.Option(help="litert, onnxruntime or auto.")] = "auto",
     threads: Annotated[int, typer.Option(help="Threads on the device.", min=1, max=64)] = 1,
+    prefer: Annotated[
+        str, typer.Option(help="fastest or accurate, of subnets that cannot be told apart.")
+    ] = "fastest",
     data: Annotated[
         Path | None,
         typer.Option(help="Labelled images: calibrate on them and measure the accuracy."),
@@ -40,6 +43,7 @@ def deploy(
     from edgeofa.errors import BudgetMissed, UnstableMeasurement
     from edgeofa.report.progress import Steps
     from edgeofa.report.text import deployment_text
+    from edgeofa.solver.question import parse_prefer
     from edgeofa.units import parse_quantity
 
     budget = Budget(
@@ -58,6 +62,7 @@ def deploy(
         data=data,
         out=out,
         random_weights=random_weights,
+        prefer=parse_prefer(prefer),
         seed=seed,
         device=device,
     )

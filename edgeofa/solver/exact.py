@@ -133,6 +133,15 @@ def k_best(problem: Problem, limits: Limits, k: int, max_width: int = MAX_WIDTH)
     return Ranking(tuple(best), bound, proven=dropped <= worst)
 
 
+def upper_bounds(problem: Problem, limits: Limits) -> Ints:
+    """(contexts,) no network of a context within the limits scores more; IMPOSSIBLE for none."""
+    within = problem.within(limits)
+    bounds = _Bounds(_relaxations(within, limits))
+    c = np.arange(len(problem.resolutions))
+    promise = bounds.promise(0, c, within.fixed_costs, within.fixed_scores)
+    return np.where(within.allowed, promise, IMPOSSIBLE)
+
+
 def _relaxations(problem: Problem, limits: Limits) -> list[tuple[Fronts, Ints]]:
     """Fronts with their limits; each is a necessary condition for all budgets together."""
     count = len(problem.resolutions)

@@ -1,46 +1,29 @@
-"""From budgets to one subnet: the exact K best, re-ranked, with what is predicted for each."""
+"""From a question to one subnet: the exact K best of every table, re-ranked, and what is proven.
+
+A question can be put to several problems at once (one a precision and back end): the answer is the
+best over all of them, with one bound.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil
+from math import floor
 
-from edgeofa.devices.base import Latency
-from edgeofa.errors import NoSubnetFits
-from edgeofa.solver.exact import Ranked, k_best
-from edgeofa.solver.problem import AXES, Axis, Budgets, Limits, Problem
-from edgeofa.spaces.space import Subnet
+from edgeofa.accuracy.base import AccuracyScale
+from edgeofa.errors import NoSubnetFits, UsageError
+from edgeofa.solver.budgets import AXES, Budgets, Limits
+from edgeofa.solver.core import Problem
+from edgeofa.solver.exact import Ranking
+from edgeofa.solver.methods import ranked
+from edgeofa.solver.objective import k_leanest, least_peak, with_peak
+from edgeofa.solver.prediction import Prediction, predict
+from edgeofa.solver.question import Goal, Prefer, Question
+from edgeofa.solver.refusal import nothing_fits, too_inaccurate
+from edgeofa.solver.ties import Ties, fastest_tied, tolerance
 
-_LEANEST: dict[Axis, str] = {"latency": "fastest", "energy": "most frugal", "weight": "smallest"}
-_NO_LIMITS = Limits((None, None, None), None)
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What is predicted for one subnet.
-
-    ``latency`` is the whole network's, with the additivity fit. Its interval adds up the blocks'
-    intervals as if their errors went together, and the fit's residual: it is on the wide side.
-    ``planned_ms`` is what is held against a budget (the fit's 95% residual included).
-    ``accuracy`` and its mean absolute error (a fraction) are None for a stand-in model; ``score``
-    is the additive model's.
-    """
-
-    subnet: Subnet
-    latency: Latency
-    planned_ms: float
-    energy_mj: float | None
-    weight_bytes: int
-    peak_bytes: int
-    score: float
-    accuracy: float | None
-    accuracy_error: float | None
-
-    @property
-    def value(self) -> float:
-        """What subnets of one space are compared by: the accuracy, or the score without one."""
-        return self.score if self.accuracy is None else self.accuracy
+#: how often the floor is raised until the better accuracy model reaches the wanted accuracy too
+_RAISES = 8
 
 
 @dataclass(frozen=True)
@@ -48,169 +31,230 @@ class Selection:
     """The pick, the other candidates in order, and what is proven about them.
 
     ``bound`` is the highest additive score that any subnet within the budgets reaches; ``proven``
-    says that the candidates are exactly the K best by that score.
+    says that the candidates are exactly the K best by that score. With a ``goal`` they are in order
+    of that cost instead, and ``least`` is the least that any subnet costs (ms and mJ as planned,
+    bytes) whose additive prediction reaches the wanted accuracy; ``bound`` is the pick's score.
+
+    ``ties``: the pick is the fastest of several that the accuracy model cannot tell apart.
     """
 
-    budgets: Budgets
+    budgets: tuple[Budgets, ...]
     best: Prediction
     runners_up: tuple[Prediction, ...]
     bound: float
     proven: bool
+    goal: Goal | None = None
+    least: float | None = None
+    ties: Ties | None = None
 
 
-def predict(problem: Problem, subnets: Sequence[Subnet]) -> list[Prediction]:
-    """Latency, energy, memory and accuracy of subnets whose blocks the table has."""
-    accuracies: list[float | None] = [None] * len(subnets)
-    if problem.accuracy.claims_accuracy and subnets:
-        accuracies = [float(a) for a in problem.accuracy.rerank(subnets)]
-    return [_predict(problem, s, a) for s, a in zip(subnets, accuracies, strict=True)]
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """A candidate and the problem that it comes from."""
+
+    problem: int
+    prediction: Prediction
 
 
-def _predict(problem: Problem, subnet: Subnet, accuracy: float | None) -> Prediction:
-    space, table = problem.space, problem.table
-    rows = [table.row(block) for block in space.blocks(space.validate_subnet(subnet))]
-    fit = table.fit
-    total = sum(row.latency_ms for row in rows)
-    low = fit.a_ms + fit.b * sum(row.latency_low_ms for row in rows)
-    energy_nj = problem.totals(subnet).energy_nj
-    return Prediction(
-        subnet,
-        Latency(
-            fit.a_ms + fit.b * total,
-            max(low * (1 - fit.q95_percent / 100), 0.0),
-            fit.plan_ms(sum(row.latency_high_ms for row in rows)),
-            table.header.evidence,
-        ),
-        fit.plan_ms(total),
-        None if problem.power_w is None else problem.energy_mj(energy_nj),
-        sum(row.weight_bytes for row in rows),
-        max(row.peak_bytes for row in rows),
-        problem.accuracy.score(subnet),
-        accuracy,
-        problem.accuracy.error,
-    )
-
-
-def select(problem: Problem, budgets: Budgets, *, k: int = 64) -> Selection:
-    """The best subnet within the budgets.
-
-    The ``k`` best by the additive score are found exactly, then ordered by the accuracy model's
-    ``rerank``; of equal predictions the better score stays first.
+def select(
+    problem: Problem, *budgets: Budgets, k: int = 64, prefer: Prefer = "fastest"
+) -> Selection:
+    """The most accurate subnet of one problem within the budgets (one a board).
 
     Raises:
         NoSubnetFits: names the subnet that comes nearest and what it costs.
     """
-    limits = problem.limits(budgets)
-    ranking = k_best(problem, limits, k)
-    if not ranking.best:
-        raise _nothing_fits(problem, budgets, limits, proven=ranking.proven)
-    candidates = predict(problem, [ranked.subnet for ranked in ranking.best])
-    ordered = sorted(candidates, key=lambda p: -p.value)
+    return answer([problem], Question(budgets, k=k, prefer=prefer))[1]
+
+
+def answer(problems: Sequence[Problem], question: Question) -> tuple[int, Selection]:
+    """The best subnet over all problems, and which problem it is of.
+
+    All are of one space and one accuracy model. Raises ``NoSubnetFits`` where none has one.
+    """
+    if question.goal is not None:
+        return _leanest(problems, question, question.goal)
+    return _most_accurate(problems, question)
+
+
+# ------------------------------------------------------------------------ the most accurate
+
+
+def _most_accurate(problems: Sequence[Problem], question: Question) -> tuple[int, Selection]:
+    """The ``k`` best by the exact model, ordered by ``rerank``; of equal ones the faster first."""
+    limits = [p.limits(*question.budgets) for p in problems]
+    rankings = [
+        ranked(p, most, question.k, question.method)
+        for p, most in zip(problems, limits, strict=True)
+    ]
+    if not any(r.best for r in rankings):
+        raise nothing_fits(problems[0], question.budgets, limits[0], proven=rankings[0].proven)
+    found = _distinct(_predicted(problems, rankings))
+    # of many tables' K best only K are the best of all
+    found.sort(key=lambda f: -f.prediction.score)
+    found = found[: question.k]
+    found.sort(key=lambda f: -f.prediction.value)
+    ties = None
+    gap = tolerance(problems[0].accuracy) if question.prefer == "fastest" else 0.0
+    if gap > 0:
+        found, ties = _fastest_first(problems, limits, question, found, gap)
     # each step's score was rounded by at most half a unit; outwards, so that the bound holds
-    rounding = problem.nodes
-    bound = problem.score(ranking.bound + rounding)
-    return Selection(budgets, ordered[0], tuple(ordered[1:]), bound, ranking.proven)
+    bound = max(
+        p.score(r.bound + p.nodes)
+        for p, r in zip(problems, rankings, strict=True)
+        if r.best or not r.proven
+    )
+    best, *others = found
+    return best.problem, Selection(
+        question.budgets,
+        best.prediction,
+        tuple(f.prediction for f in others),
+        bound,
+        all(r.proven for r in rankings),
+        ties=ties,
+    )
 
 
-def leanest(problem: Problem, axis: Axis, limits: Limits = _NO_LIMITS) -> Ranked | None:
-    """The subnet of least cost on ``axis`` within the limits, or None."""
-    best = k_best(problem.rescored(AXES.index(axis)), limits, 1).best
-    if not best:
-        return None
-    context, path = best[0].context, best[0].path
-    return Ranked(problem, context, path, problem.path_totals(context, path))
+def _fastest_first(
+    problems: Sequence[Problem],
+    limits: Sequence[Limits],
+    question: Question,
+    found: list[_Found],
+    gap: float,
+) -> tuple[list[_Found], Ties | None]:
+    """The candidates with the fastest of those first that nothing tells from the best.
+
+    The fastest are looked for in the whole space: the exactly fastest whose additive prediction is
+    within the gap, of which the better model has to agree.
+    """
+    model = problems[0].accuracy
+    best = found[0].prediction
+    pool = list(found)
+    if isinstance(model, AccuracyScale):
+        level = model.score_at(min(max(model.accuracy(best.subnet) - gap, 0.0), 1 - 1e-12))
+        rankings = [
+            k_leanest(p, most, 0, _units(p, level), question.k, question.method)
+            for p, most in zip(problems, limits, strict=True)
+        ]
+        pool = _distinct([*found, *_predicted(problems, rankings)])
+    pick, ties = fastest_tied([f.prediction for f in pool], gap)
+    if ties.count == 1:
+        return found, None
+    first = next(f for f in pool if f.prediction is pick)
+    return [first, *(f for f in found if f.prediction.subnet != pick.subnet)], ties
 
 
-def _nothing_fits(
-    problem: Problem, budgets: Budgets, limits: Limits, *, proven: bool
-) -> NoSubnetFits:
-    """The error for budgets that nothing meets: which budget, and what comes nearest."""
-    where = f"space {problem.space.name}"
-    peak_only = Limits(_NO_LIMITS.sums, limits.peak)
-    if limits.peak is not None and leanest(problem, "latency", peak_only) is None:
-        least = _least_peak(problem)
-        return NoSubnetFits(
-            f"no subnet is within {limits.peak} bytes of peak memory; the leanest, "
-            f"{least.subnet}, needs {least.totals.peak_bytes} bytes",
-            where=where,
-            hint="raise the peak memory budget, or take a space with smaller resolutions",
+# ------------------------------------------------------------------------ the leanest
+
+
+def _leanest(problems: Sequence[Problem], question: Question, goal: Goal) -> tuple[int, Selection]:
+    """The subnet of least cost within the budgets whose predicted accuracy is enough."""
+    limits = [p.limits(*question.budgets) for p in problems]
+    model, wanted = problems[0].accuracy, question.accuracy
+    if wanted is not None and not isinstance(model, AccuracyScale):
+        raise UsageError(
+            "this accuracy model predicts no accuracy that could be asked for",
+            where=f"space {problems[0].space.name}",
+            hint="leave --accuracy out, or use a trained supernet's model or --predictor",
         )
-    asked = [(axis, s) for axis, s in zip(AXES, limits.sums, strict=True) if s is not None]
-    for axis, limit in asked:
-        near = leanest(problem, axis, peak_only)
-        if near is not None and _cost(near, axis) > limit:
-            return NoSubnetFits(
-                f"no subnet is within {_budget(budgets, axis)}; the {_LEANEST[axis]}, "
-                f"{near.subnet}, takes {_taken(problem, near, axis)}",
-                where=where,
-                hint=f"raise the {axis} budget to at least {_needed(problem, near, axis)}",
+    if goal.board >= len(problems[0].boards):
+        raise UsageError(f"there is no board {goal.board} to minimise on")
+    floor, least, proven = wanted, None, True
+    nearest = 0.0
+    for _ in range(_RAISES):
+        rankings = [
+            _rank_leanest(p, most, question, goal, floor)
+            for p, most in zip(problems, limits, strict=True)
+        ]
+        proven = proven and all(r.proven for r in rankings)
+        found = _distinct(_predicted(problems, rankings))
+        if not found:
+            break
+        if least is None:
+            least = min(
+                _cost_of(p, goal, r) for p, r in zip(problems, rankings, strict=True) if r.best
             )
-    together = " and ".join(_budget(budgets, axis) for axis, _ in asked)
-    what, hint = f"no subnet is within {together} together", "raise one of the budgets"
-    first = asked[0][0]
-    latency, energy, weight = (
-        None if axis == first else limit for axis, limit in zip(AXES, limits.sums, strict=True)
-    )
-    near = leanest(problem, first, Limits((latency, energy, weight), limits.peak))
-    if near is not None:
-        what += (
-            f"; the {_LEANEST[first]} within the others, {near.subnet}, "
-            f"takes {_taken(problem, near, first)}"
-        )
-        hint = f"raise the {first} budget to at least {_needed(problem, near, first)}"
-    if not proven:
-        what += " (searched to the width limit, not proven)"
-    return NoSubnetFits(what, where=where, hint=hint)
+        good = [f for f in found if wanted is None or f.prediction.value >= wanted]
+        if good:
+            good.sort(key=lambda f: (_cost(f.prediction, goal), -f.prediction.value))
+            best, *others = good
+            return best.problem, Selection(
+                question.budgets,
+                best.prediction,
+                tuple(f.prediction for f in others),
+                best.prediction.score,
+                proven,
+                goal,
+                least,
+            )
+        nearest = max(f.prediction.value for f in found)
+        floor = min((floor or 0.0) + max((wanted or 0.0) - nearest, 1e-4), 1 - 1e-9)
+    if wanted is None:
+        raise nothing_fits(problems[0], question.budgets, limits[0], proven=proven)
+    raise _out_of_reach(problems, question, wanted)
 
 
-def _least_peak(problem: Problem) -> Ranked:
-    """The fastest subnet of the smallest peak that any subnet reaches."""
-    peaks = sorted(
-        {int(p) for p in problem.fixed_peaks[:, 0]}
-        | {int(p) for arc in problem.arcs for p in arc.peaks[:, :, 0].ravel()}
-    )
-    low, high = 0, len(peaks) - 1
-    while low < high:
-        middle = (low + high) // 2
-        if leanest(problem, "latency", Limits(_NO_LIMITS.sums, peaks[middle])) is None:
-            low = middle + 1
-        else:
-            high = middle
-    near = leanest(problem, "latency", Limits(_NO_LIMITS.sums, peaks[low]))
-    assert near is not None  # noqa: S101 - the largest peak allows everything
-    return near
+def _out_of_reach(problems: Sequence[Problem], question: Question, wanted: float) -> NoSubnetFits:
+    """The error for an accuracy that nothing within the budgets is predicted to reach."""
+    most = Question(question.budgets, k=question.k, prefer="accurate", method=question.method)
+    return too_inaccurate(problems[0], wanted, _most_accurate(problems, most)[1].best)
 
 
-def _cost(ranked: Ranked, axis: Axis) -> int:
-    return ranked.totals.sums[AXES.index(axis)]
+def _rank_leanest(
+    problem: Problem, limits: Limits, question: Question, goal: Goal, wanted: float | None
+) -> Ranking:
+    model = problem.accuracy
+    floor = None
+    if wanted is not None and isinstance(model, AccuracyScale):
+        floor = _units(problem, model.score_at(wanted))
+    if goal.cost != "peak":
+        column = len(AXES) * goal.board + AXES.index(goal.cost)
+        return k_leanest(problem, limits, column, floor, question.k, question.method)
+    peak = least_peak(problem, limits, goal.board, floor)
+    if peak is None:
+        return Ranking((), 0, proven=True)
+    # of equal peaks the fastest
+    at_peak = with_peak(limits, goal.board, peak)
+    return k_leanest(problem, at_peak, 0, floor, question.k, question.method)
 
 
-def _budget(budgets: Budgets, axis: Axis) -> str:
-    if axis == "latency":
-        return f"{budgets.latency_ms:g} ms"
-    return (
-        f"{budgets.energy_mj:g} mJ" if axis == "energy" else f"{budgets.weight_bytes} weight bytes"
-    )
+def _cost_of(problem: Problem, goal: Goal, ranking: Ranking) -> float:
+    """The least cost that a ranking proves, in the unit of its budget."""
+    if goal.cost == "peak":
+        return float(ranking.best[0].totals.peaks[goal.board])
+    return problem.boards[goal.board].planned(goal.cost, -ranking.bound)
 
 
-def _taken(problem: Problem, near: Ranked, axis: Axis) -> str:
-    if axis == "weight":
-        return _needed(problem, near, axis)
-    if axis == "latency":
-        value, unit = problem.latency_ms(near.totals.latency_ns), "ms"
-        planned = problem.plan_ms(near.totals.latency_ns)
-    else:
-        value, unit = problem.energy_mj(near.totals.energy_nj), "mJ"
-        planned = problem.plan_energy_mj(near.totals.energy_nj)
-    margin = f" ({planned:.3f} {unit} with its margin)" if planned > value else ""
-    return f"{value:.3f} {unit}{margin}"
+def _cost(prediction: Prediction, goal: Goal) -> float:
+    on = prediction.on(goal.board)
+    if goal.cost == "latency":
+        return on.planned_ms
+    if goal.cost == "energy":
+        return on.energy_mj or 0.0
+    return float(on.weight_bytes if goal.cost == "weight" else on.peak_bytes)
 
 
-def _needed(problem: Problem, near: Ranked, axis: Axis) -> str:
-    """The budget that just lets ``near`` in, rounded up to what is printed."""
-    cost = _cost(near, axis)
-    if axis == "weight":
-        return f"{cost} bytes"
-    if axis == "energy":
-        return f"{ceil(problem.plan_energy_mj(cost) * 1000) / 1000:.3f} mJ"
-    return f"{ceil(problem.plan_ms(cost) * 1000) / 1000:.3f} ms"
+# ------------------------------------------------------------------------ helpers
+
+
+def _units(problem: Problem, score: float) -> int:
+    """A score in the problem's units, lowered by what rounding may have taken from a network."""
+    return floor(score / problem.score_unit) - problem.nodes
+
+
+def _predicted(problems: Sequence[Problem], rankings: Sequence[Ranking]) -> list[_Found]:
+    return [
+        _Found(n, prediction)
+        for n, (problem, ranking) in enumerate(zip(problems, rankings, strict=True))
+        for prediction in predict(problem, [r.subnet for r in ranking.best])
+    ]
+
+
+def _distinct(found: Sequence[_Found]) -> list[_Found]:
+    """One candidate a subnet: where it is fastest."""
+    best: dict[object, _Found] = {}
+    for one in found:
+        known = best.get(one.prediction.subnet)
+        if known is None or one.prediction.planned_ms < known.prediction.planned_ms:
+            best[one.prediction.subnet] = one
+    return list(best.values())

@@ -14,6 +14,7 @@ import numpy as np
 
 from edgeofa.errors import UsageError
 from edgeofa.solver.budgets import Bools, Ints
+from edgeofa.spaces.automaton import Edge
 from edgeofa.spaces.space import Layer, Subnet
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def stages_of(problem: Problem) -> tuple[StageSlots, ...]:
     Raises:
         UsageError: the space is not staged, or its accuracy model is pairwise.
     """
-    if len(problem.arcs) != len(problem.automaton.edges) or not hasattr(problem.space, "stages"):
+    if len(problem.arcs) != len(problem.automaton.edges) or not problem.space.is_staged:
         raise UsageError(
             "only staged spaces with an additive or a network model are searched layer by layer",
             where=f"space {problem.space.name}",
@@ -76,30 +77,33 @@ def stages_of(problem: Problem) -> tuple[StageSlots, ...]:
 
 def restaged(problem: Problem, stages: tuple[StageSlots, ...]) -> Problem:
     """The problem with the layers and depths of ``stages``."""
-    place = [edge.place for edge in problem.automaton.edges]
-    first = {p[0]: arc.source for arc in problem.arcs if (p := place[arc.edge]) and p[1] == 0}
-    last = {i: first[i] + len(stages[i].slots) for i in first}
-    ends = {}
-    for i, node in first.items():
-        for j in range(len(stages[i].slots) + 1):
-            ends[node + j, last[i] + 1] = j in stages[i].depths
+    edges = problem.automaton.edges
+    # where a stage has how many layers
+    depth_at = {
+        arc.target: (place[0], place[1] + 1)
+        for arc in problem.arcs
+        if (place := edges[arc.edge].place) is not None
+    }
 
     def changed(arc: Arc) -> Arc:
-        where = place[arc.edge]
-        if where is not None:
-            slot = stages[where[0]].slots[where[1]]
-            return replace(
-                arc,
-                costs=slot.costs,
-                peaks=slot.peaks,
-                scores=np.asarray(slot.scores),
-                allowed=slot.allowed,
-            )
-        if not ends.get((arc.source, arc.target), True):
+        edge = edges[arc.edge]
+        if edge.place is not None:
+            i, j = edge.place
+            slot = stages[i].slots[j]
+            allowed = slot.allowed if j < max(stages[i].depths) else np.zeros_like(slot.allowed)
+            scores = np.asarray(slot.scores)
+            return replace(arc, costs=slot.costs, peaks=slot.peaks, scores=scores, allowed=allowed)
+        stage, depth = depth_at.get(arc.source, (0, 0))
+        if depth and adds_nothing(edge) and depth not in stages[stage].depths:
             return replace(arc, allowed=np.zeros_like(arc.allowed))
         return arc
 
     return replace(problem, arcs=tuple(changed(a) for a in problem.arcs))
+
+
+def adds_nothing(edge: Edge) -> bool:
+    """Whether an edge only moves on: it is where a stage may stop."""
+    return not any(any(option.blocks) for option in edge.options)
 
 
 def slots_subnet(problem: Problem, context: int, picks: Iterable[int]) -> Subnet:

@@ -77,7 +77,7 @@ def test_solve_refuses_what_it_cannot_do(tables: Path) -> None:
         run("solve", *COMMON)
     with pytest.raises(UsageError, match="no back end 'nimble'"):
         run("solve", *COMMON, "--latency", "2ms", "--backend", "nimble")
-    with pytest.raises(UsageError, match="not a positive time"):
+    with pytest.raises(UsageError, match="2KB is not a time, but a size in memory"):
         run("solve", *COMMON, "--latency", "2KB")
     with pytest.raises(MissingMaterial, match="no latency table"):
         run("solve", *COMMON, "--latency", "2ms", "--threads", "7")

@@ -24,8 +24,10 @@ from edgeofa.solver.crosscheck import every_subnet, fits, highs_optimum
 from edgeofa.solver.exact import k_best
 from edgeofa.solver.frontier import frontier
 from edgeofa.solver.fronts import Fronts
+from edgeofa.solver.objective import leanest
+from edgeofa.solver.prediction import predict
 from edgeofa.solver.problem import AXES, Budgets, Limits, Problem, Totals, build_problem
-from edgeofa.solver.select import leanest, predict, select
+from edgeofa.solver.select import select
 from edgeofa.spaces import Space, load_space
 from edgeofa.spaces.space import Block
 from edgeofa.tables.table import Additivity, Table
@@ -312,7 +314,7 @@ def test_infeasible_names_the_nearest(budgets: Budgets, named: str) -> None:
 
 def test_budgets_that_exclude_each_other_are_told_together() -> None:
     _, problem = _spread()
-    fast, small = leanest(problem, "latency"), leanest(problem, "weight")
+    fast, small = leanest(problem, 0), leanest(problem, 2)
     assert fast is not None
     assert small is not None
     budgets = Budgets(

@@ -20,10 +20,10 @@ def test_a_stale_precision_is_left_out_with_a_warning(monkeypatch: pytest.Monkey
         return make_table()
 
     monkeypatch.setattr(inputs, "find_table", find)
-    monkeypatch.setattr(inputs, "build_problem", lambda *_: None)
+    monkeypatch.setattr(inputs, "build_problem", lambda *_, **__: None)
     target, space = load_target("rpi4"), load_space("cifar_lite")
     with pytest.warns(UserWarning, match="left out: made with other constants"):
-        (found,) = load_candidates(target, space, proxy=True)
+        (found,) = load_candidates(target, space, "litert", proxy=True)
     assert found.table.header.precision == "int8"
     with pytest.raises(StaleTable):
         load_candidates(target, space, precision="float32", proxy=True)
