@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeofa.errors import MissingMaterial
 from edgeofa.graph.ir import DType, Graph
 from edgeofa.spaces import Space, Subnet
 
@@ -91,7 +92,7 @@ class TrainedWeights:
 
         self._bundle = bundle
         self._seed = seed
-        self._pixels, self._test = bundle.calibration, None
+        pixels, self._test = bundle.calibration, None
         if data is not None:
             labelled = load_labelled(
                 data,
@@ -100,7 +101,15 @@ class TrainedWeights:
                 test=MEASURED_IMAGES,
                 seed=seed,
             )
-            self._pixels, self._test = labelled.calibration.pixels.numpy(), labelled.test
+            pixels, self._test = labelled.calibration.pixels.numpy(), labelled.test
+        if pixels is None:
+            raise MissingMaterial(
+                "this supernet came without calibration images, and batch norm has to be "
+                "recalibrated for every subnet",
+                where=bundle.folder,
+                hint="labelled pictures with --data, or import it again with --calibration FOLDER",
+            )
+        self._pixels = pixels
         self._supernet = bundle.supernet()
         self.calibration_images = len(self._pixels)
 

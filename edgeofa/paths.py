@@ -55,6 +55,12 @@ def table_dirs() -> tuple[Path, ...]:
     return own, data_dir() / "latency_tables"
 
 
+def own_supernets_dir() -> Path:
+    """The user's own supernets: ``EDGEOFA_SUPERNETS``, or else in the platform's data directory."""
+    override = os.environ.get("EDGEOFA_SUPERNETS")
+    return Path(override) if override else platformdirs.user_data_path("edgeofa") / "supernets"
+
+
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path beside ``path`` that replaces it when the block ends without an error.

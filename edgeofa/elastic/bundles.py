@@ -1,7 +1,9 @@
-"""Trained supernets as they are shipped: weights, calibration images, accuracy model, model card.
+"""Trained supernets: weights, calibration images, accuracy model, model card.
 
-A bundle is a folder ``supernets/<space>/`` with ``weights.safetensors``, ``calibration.npz``,
-``accuracy.json``, ``card.json`` and ``card.md``.
+A bundle is a folder ``<space>/`` with ``weights.safetensors`` and ``card.json``, among the user's
+own supernets or the shipped ones. A shipped one has ``calibration.npz``, ``accuracy.json`` and
+``card.md`` too. An imported one may lack calibration images, and its accuracy model, if it has one,
+is a network in ``accuracy.safetensors``.
 """
 
 from __future__ import annotations
@@ -15,9 +17,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeofa.accuracy.model import FittedAccuracy, load_accuracy
+from edgeofa.accuracy.base import AccuracyModel, MacsProxy
+from edgeofa.accuracy.mlp import load_predictor
+from edgeofa.accuracy.model import load_accuracy
 from edgeofa.errors import FileFormatError, MissingMaterial
-from edgeofa.paths import data_dir
+from edgeofa.paths import data_dir, own_supernets_dir
 from edgeofa.spaces import Space
 
 if TYPE_CHECKING:
@@ -33,13 +37,14 @@ _MAX_IMAGES = 10_000
 class Bundle:
     """A trained supernet with all that a deployment needs.
 
-    ``calibration``: uint8 ``[N, h, w, 3]``, made by the project itself.
+    ``calibration``: uint8 ``[N, h, w, 3]``; None where an import brought none. ``accuracy`` claims
+    none where an import brought no predictor.
     """
 
     space: Space
     folder: Path
-    calibration: NDArray[np.uint8]
-    accuracy: FittedAccuracy
+    calibration: NDArray[np.uint8] | None
+    accuracy: AccuracyModel
     card: dict[str, Any]
 
     @property
@@ -59,25 +64,39 @@ class Bundle:
 
 
 def bundle_dir(space_name: str) -> Path:
-    return data_dir() / "supernets" / space_name
+    """The folder of a space's bundle: the user's own where there is one, else the shipped one's."""
+    own = own_supernets_dir() / space_name
+    return own if own.is_dir() else data_dir() / "supernets" / space_name
 
 
 def load_bundle(space: Space) -> Bundle:
-    """The shipped bundle of a space; its weights are read by :meth:`Bundle.supernet`."""
+    """The bundle of a space; its weights are read by :meth:`Bundle.supernet`."""
     folder = bundle_dir(space.name)
     if not (folder / "weights.safetensors").is_file():
         raise MissingMaterial(
             f"no trained supernet for space {space.name}",
             where=folder,
-            hint="train one (edgeofa train run), or deploy for latency alone (--random-weights)",
+            hint="train one (edgeofa train run), import an official one (edgeofa import supernet), "
+            "or deploy for latency alone (--random-weights)",
         )
+    card = _load_card(folder / "card.json")
+    imported = "imported" in card
+    images = folder / "calibration.npz"
     return Bundle(
         space=space,
         folder=folder,
-        calibration=load_calibration(folder / "calibration.npz"),
-        accuracy=load_accuracy(folder / "accuracy.json", space),
-        card=_load_card(folder / "card.json"),
+        calibration=None if imported and not images.exists() else load_calibration(images),
+        accuracy=_load_accuracy(folder, space, imported=imported),
+        card=card,
     )
+
+
+def _load_accuracy(folder: Path, space: Space, *, imported: bool) -> AccuracyModel:
+    if (folder / "accuracy.safetensors").is_file():
+        return load_predictor(folder / "accuracy.safetensors", space)
+    if imported and not (folder / "accuracy.json").exists():
+        return MacsProxy(space)
+    return load_accuracy(folder / "accuracy.json", space)
 
 
 def _bounded(path: Path) -> Path:

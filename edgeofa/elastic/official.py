@@ -174,7 +174,8 @@ def load_official(supernet: AnySupernet, state: Mapping[str, Tensor], where: str
         if found is None:
             if official.endswith("num_batches_tracked"):
                 continue  # a count that nothing reads; files of torch before 0.4.1 lack it
-            near = difflib.get_close_matches(official, set(state) - taken, n=1, cutoff=0.8)
+            known = {s for x in official_names(supernet).values() for s in _spellings(x)}
+            near = difflib.get_close_matches(official, set(state) - known, n=1, cutoff=0.8)
             raise FileFormatError(
                 f"entry {official} is missing",
                 where=where,

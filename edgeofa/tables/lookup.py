@@ -187,22 +187,24 @@ def store_lookups(
 ) -> tuple[Path, Table]:
     """Import look-up files and write the table, by default among the user's own.
 
-    The digest is that of the target file of this name where there is one, so that the table counts
-    as made for it; otherwise it says that there was none.
+    ``target`` is a target's name, or a target file (anything that ends in ``.toml``). The digest is
+    that of the target's file where there is one, so that the table counts as made for it; otherwise
+    it says that there was none.
 
     Raises:
         UsageError: a name or precision that no table can have.
     """
+    known = load_target(target) if target.endswith(".toml") or target in target_names() else None
+    target = target if known is None else known.name
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,63}", target):
         raise UsageError(f"not a target's name: {target[:80]!r}", hint="such as note10")
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,31}", backend):
         raise UsageError(f"not a back end's name: {backend[:80]!r}", hint="such as litert")
     if precision not in get_args(DType):
         raise UsageError(f"no precision {precision[:80]!r}", hint="float32 or int8")
-    known = target in target_names()
     origin = Origin(
         target=target,
-        target_digest=load_target(target).digest if known else "no target file",
+        target_digest="no target file" if known is None else known.digest,
         device=device,
         backend=backend,
         precision=cast(DType, precision),

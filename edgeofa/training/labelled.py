@@ -1,20 +1,23 @@
-"""A user's own labelled pictures, for calibrating and judging a deployment."""
+"""A user's own pictures, for calibrating and judging a deployment."""
 
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from edgeofa.errors import FileFormatError, MissingMaterial, UsageError
 from edgeofa.spaces import Space
 from edgeofa.training.data import Images, load_images
 
-__all__ = ["Labelled", "load_labelled"]
+__all__ = ["Labelled", "load_labelled", "load_pictures"]
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 _MAX_FILES = 2_000_000
@@ -56,7 +59,31 @@ def load_labelled(
     else:
         files = _files(data, space, seed)
         train, held = files[::2], files[1::2]
-    return Labelled(_read(train[:calibration], size), _read(held[:test], size))
+    return Labelled(_labelled(train[:calibration], size), _labelled(held[:test], size))
+
+
+def load_pictures(folder: Path, size: int, count: int, seed: int = 0) -> NDArray[np.uint8]:
+    """At most ``count`` pictures from anywhere below ``folder``, a seeded choice, labels unknown.
+
+    Returns uint8 ``[N, size, size, 3]``.
+
+    Raises:
+        MissingMaterial: no such folder, or no picture in it.
+        FileFormatError: a picture cannot be read (named).
+    """
+    if not folder.is_dir():
+        raise MissingMaterial("no such folder of pictures", where=folder)
+    files = sorted(islice((p for p in folder.rglob("*") if _is_picture(p)), _MAX_FILES))
+    if not files:
+        raise MissingMaterial(
+            "no picture here", where=folder, hint=f"files {', '.join(sorted(_SUFFIXES))}"
+        )
+    random.Random(seed).shuffle(files)
+    return _read(files[:count], size)
+
+
+def _is_picture(path: Path) -> bool:
+    return path.suffix.lower() in _SUFFIXES and path.is_file()
 
 
 def _choose(images: Images, count: int, seed: int) -> Images:
@@ -78,7 +105,7 @@ def _files(folder: Path, space: Space, seed: int) -> list[tuple[Path, int]]:
         (path, label)
         for label, name in enumerate(classes)
         for path in sorted(name.iterdir())
-        if path.suffix.lower() in _SUFFIXES
+        if _is_picture(path)
     ]
     if len(files) < 2 or len(files) > _MAX_FILES:
         raise MissingMaterial(
@@ -90,14 +117,19 @@ def _files(folder: Path, space: Space, seed: int) -> list[tuple[Path, int]]:
     return files
 
 
-def _read(files: list[tuple[Path, int]], size: int) -> Images:
+def _labelled(files: list[tuple[Path, int]], size: int) -> Images:
+    labels = np.array([label for _, label in files], dtype=np.int64)
+    pixels = _read([path for path, _ in files], size)
+    return Images(torch.from_numpy(pixels), torch.from_numpy(labels))
+
+
+def _read(files: Sequence[Path], size: int) -> NDArray[np.uint8]:
     pixels = np.empty((len(files), size, size, 3), dtype=np.uint8)
-    for i, (path, _) in enumerate(files):
+    for i, path in enumerate(files):
         try:
             with Image.open(path) as image:
                 resized = image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
         except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
             raise FileFormatError(f"not a picture: {error}", where=path) from error
         pixels[i] = np.asarray(resized)
-    labels = np.array([label for _, label in files], dtype=np.int64)
-    return Images(torch.from_numpy(pixels), torch.from_numpy(labels))
+    return pixels

@@ -188,11 +188,16 @@ def _pool(im: Translator, node: fx.Node, a: Arguments) -> Value:
     kernel = square(a.get("kernel_size"))
     stride = square(a.get("stride") or a.get("kernel_size"))
     padding, source = square(a.get("padding", 0)), a.node("self")
-    if kernel is None or stride is None or padding is None or a.get("ceil_mode", False):
-        raise im.unsupported(node, "only square windows, rounded down")
+    if kernel is None or stride is None or padding is None:
+        raise im.unsupported(node, "only square windows")
     if square(a.get("dilation", 1)) != 1 or a.get("divisor_override") is not None:
         raise im.unsupported(node, "no dilation, no divisor of its own")
     value, pads = im.value(source), (padding,) * 4
+    if a.get("ceil_mode", False):
+        if padding:
+            raise im.unsupported(node, "padding and rounding up together")
+        _, height, width, _ = im.builder.shape(value)
+        pads = (0, _rest(height, kernel, stride), 0, _rest(width, kernel, stride))
     name = place_of(node, im.name)
     maximum = a.name == "max_pool2d"
     if padding and not maximum and a.get("count_include_pad", True):
@@ -204,6 +209,18 @@ def _pool(im: Translator, node: fx.Node, a: Arguments) -> Value:
         Op(kind, name, (), 0, stride=(stride, stride), pads=pads, kernel=(kernel, kernel)),
         [value],
     )
+
+
+def _rest(size: int, kernel: int, stride: int) -> int:
+    """Rows that the last window reaches beyond ``size``, if outputs are rounded up.
+
+    A window that would start outside does not count. Pooling leaves the missing rows out, in torch
+    as in the graph.
+    """
+    count = -(-(size - kernel) // stride) + 1
+    if (count - 1) * stride >= size:
+        count -= 1
+    return max((count - 1) * stride + kernel - size, 0)
 
 
 def _reshape(im: Translator, node: fx.Node, a: Arguments) -> Value:
