@@ -17,24 +17,24 @@ from dataclasses import dataclass
 
 from edgeofa.backends.firmware.shapes import ConvShape, DenseShape, DepthwiseShape, Output
 
-_SAVED = "push {r4-r11, lr}"
-_RETURN = "pop {r4-r11, pc}"
-#: bytes that ``_SAVED`` occupies, after which the fifth argument lies
+SAVED = "push {r4-r11, lr}"
+RETURN = "pop {r4-r11, pc}"
+#: bytes that ``SAVED`` occupies, after which the fifth argument lies
 _SAVED_BYTES = 36
 #: words of a channel's constants, before a depthwise channel's weights
 _CONSTANTS = 3
 
 
-def _add(register: str, source: str, value: int, spare: str) -> list[str]:
+def add(register: str, source: str, value: int, spare: str) -> list[str]:
     """``register = source + value`` for any constant; ``spare`` may be overwritten."""
     if value == 0:
         return [] if register == source else [f"mov {register}, {source}"]
     if value < 4096:
         return [f"addw {register}, {source}, #{value}"]
-    return [*_constant(spare, value), f"add {register}, {source}, {spare}"]
+    return [*constant(spare, value), f"add {register}, {source}, {spare}"]
 
 
-def _constant(register: str, value: int) -> list[str]:
+def constant(register: str, value: int) -> list[str]:
     if -129 < value < 256:
         return [f"mov {register}, #{value}"]
     value &= 0xFFFFFFFF
@@ -42,7 +42,7 @@ def _constant(register: str, value: int) -> list[str]:
     return [f"movw {register}, #{value & 0xFFFF}", *high]
 
 
-def _finish(
+def finish(
     output: Output, sums: Sequence[str], multiplier: str, power: str, zero: str
 ) -> list[str]:
     """Requantise and clamp the sums, interleaved so that a dual-issue core can overlap them."""
@@ -65,46 +65,52 @@ def conv_kernel(shape: ConvShape) -> list[str]:
     Arguments: the first input word, the two channels' weights as int16 (for each pair of inputs
     the pair of channel 0, then of channel 1), their constants (bias, m', 2**(32-n)), the output.
     """
-    pixels, sums = shape.pixels, [f"r{2 + i}" for i in range(2 * shape.pixels)]
-    spare = [r for r in (*(f"r{i}" for i in range(2, 13)), "lr") if r not in sums]
+    pixels = shape.pixels
+    # low registers for what is loaded: shorter instructions
+    spare = [f"r{i}" for i in range(2, 14 - 2 * pixels)]
+    sums = [*(f"r{i}" for i in range(2 + len(spare), 13)), "lr"]
     w0, w1 = spare[0], spare[1]
     chunks = shape.words // shape.chunk
     # stack: 0 x, 4 w, 8 quant, 12 out, 16 blocks, 20 end of this row of x, 24 end of w
-    lines = [_SAVED, "sub sp, sp, #28", "str r0, [sp, #0]", "str r1, [sp, #4]"]
+    lines = [SAVED, "sub sp, sp, #28", "str r0, [sp, #0]", "str r1, [sp, #4]"]
     lines += ["str r2, [sp, #8]", "str r3, [sp, #12]", f"ldr r4, [sp, #{28 + _SAVED_BYTES}]"]
-    lines += ["str r4, [sp, #16]", *_add("r4", "r1", 8 * shape.rows * shape.words, "r5")]
+    lines += ["str r4, [sp, #16]", *add("r4", "r1", 8 * shape.rows * shape.words, "r5")]
     lines += ["str r4, [sp, #24]", "1:", f"ldr {w0}, [sp, #8]", "ldr r0, [sp, #0]"]
     lines += ["ldr r1, [sp, #4]", f"ldr {sums[0]}, [{w0}, #0]", f"ldr {sums[pixels]}, [{w0}, #12]"]
     lines += [f"mov {sums[i]}, {sums[0]}" for i in range(1, pixels)]
     lines += [f"mov {sums[pixels + i]}, {sums[pixels]}" for i in range(1, pixels)]
     lines += ["2:"]
     if chunks > 1 and shape.rows > 1:
-        lines += [*_add(w0, "r0", 4 * shape.words, w1), f"str {w0}, [sp, #20]", "3:"]
-    for i in range(shape.chunk):
-        lines += _conv_pair(shape, i, sums, spare)
-    lines += [*_add("r1", "r1", 8 * shape.chunk, w0)]
+        lines += [*add(w0, "r0", 4 * shape.words, w1), f"str {w0}, [sp, #20]", "3:"]
+    for i in range(shape.chunk * shape.group):
+        row, word = divmod(i, shape.chunk)
+        lines += _conv_pair(shape, row * shape.pitch + word, i, sums, spare)
+    if chunks > 1 or shape.rows > shape.group:
+        lines += [*add("r1", "r1", 8 * shape.chunk * shape.group, w0)]
     if chunks > 1:
-        lines += [*_add("r0", "r0", 4 * shape.chunk, w0)]
+        lines += [*add("r0", "r0", 4 * shape.chunk, w0)]
         end, pointer, label = ("#20", "r0", "3b") if shape.rows > 1 else ("#24", "r1", "2b")
         lines += [f"ldr {w0}, [sp, {end}]", f"cmp {pointer}, {w0}", f"bne {label}"]
-    if shape.rows > 1:
+    if shape.rows > shape.group:
         done = 0 if chunks == 1 else shape.words
-        lines += [*_add("r0", "r0", 4 * (shape.pitch - done), w0)]
+        lines += [*add("r0", "r0", 4 * (shape.group * shape.pitch - done), w0)]
         lines += [f"ldr {w0}, [sp, #24]", f"cmp r1, {w0}", "bne 2b"]
     lines += _conv_store(shape, sums, spare)
     lines += ["str r1, [sp, #12]", "ldr r0, [sp, #0]", f"ldr {w1}, [sp, #16]"]
-    lines += [*_add("r0", "r0", 4 * shape.step * pixels, w0), "str r0, [sp, #0]"]
+    lines += [*add("r0", "r0", 4 * shape.step * pixels, w0), "str r0, [sp, #0]"]
     lines += [f"subs {w1}, {w1}, #1", f"str {w1}, [sp, #16]", "bne 1b"]
-    return [*lines, "add sp, sp, #28", _RETURN]
+    return [*lines, "add sp, sp, #28", RETURN]
 
 
-def _conv_pair(shape: ConvShape, i: int, sums: Sequence[str], spare: Sequence[str]) -> list[str]:
-    """One pair of inputs of every pixel, times the two channels' weights."""
+def _conv_pair(
+    shape: ConvShape, word: int, i: int, sums: Sequence[str], spare: Sequence[str]
+) -> list[str]:
+    """One pair of inputs of every pixel, at ``word``, times the i-th pair of both channels."""
     pixels, (w0, w1, *xs) = shape.pixels, spare
     lines: list[str] = []
     for first in range(0, pixels, len(xs)):
         group = range(first, min(first + len(xs), pixels))
-        lines += [f"ldr {xs[p - first]}, [r0, #{4 * (p * shape.step + i)}]" for p in group]
+        lines += [f"ldr {xs[p - first]}, [r0, #{4 * (p * shape.step + word)}]" for p in group]
         if first == 0:
             lines += [f"ldr {w0}, [r1, #{8 * i}]", f"ldr {w1}, [r1, #{8 * i + 4}]"]
         for p in group:
@@ -125,16 +131,16 @@ def _conv_store(shape: ConvShape, sums: Sequence[str], spare: Sequence[str]) -> 
                 f"str {sums[channel * pixels + p]}, [r1, #{4 * (p * shape.channels + channel)}]"
                 for p in range(pixels)
             ]
-        return [*lines, *_add("r1", "r1", 4 * pixels * shape.channels, "r0")]
+        return [*lines, *add("r1", "r1", 4 * pixels * shape.channels, "r0")]
     for channel in channels:
         lines += [f"ldr {multiplier}, [r0, #{12 * channel + 4}]"]
         lines += [f"ldr {power}, [r0, #{12 * channel + 8}]"]
         if channel == 0:
-            lines += _constant(zero, shape.output.zero_point)
+            lines += constant(zero, shape.output.zero_point)
         mine = sums[channel * pixels : (channel + 1) * pixels]
-        lines += _finish(shape.output, mine, multiplier, power, zero)
+        lines += finish(shape.output, mine, multiplier, power, zero)
         lines += [f"strb {a}, [r1, #{p * shape.out_step + channel}]" for p, a in enumerate(mine)]
-    return [*lines, *_add("r1", "r1", pixels * shape.out_step, multiplier)]
+    return [*lines, *add("r1", "r1", pixels * shape.out_step, multiplier)]
 
 
 @dataclass(frozen=True)
@@ -230,7 +236,7 @@ def depthwise_kernel(shape: DepthwiseShape) -> list[str]:
     sums = [f"r{4 + q}" for q in range(shape.block)]
     spare = [r for r in (*(f"r{i}" for i in range(4, 13)), "lr") if r not in sums]
     along = shape.block * shape.stride * 2
-    lines = [_SAVED]
+    lines = [SAVED]
     if shape.blocks > 1:
         lines += ["push {r3}", "1:", f"mov r3, #{shape.blocks}"]
     lines += ["2:", f"ldr {sums[0]}, [r1, #0]", *(f"mov {a}, {sums[0]}" for a in sums[1:])]
@@ -239,22 +245,22 @@ def depthwise_kernel(shape: DepthwiseShape) -> list[str]:
     if shape.output is not None:
         store, (multiplier, power, zero, *_) = "strb", spare
         lines += [f"ldr {multiplier}, [r1, #4]", f"ldr {power}, [r1, #8]"]
-        lines += _constant(zero, shape.output.zero_point)
-        lines += _finish(shape.output, sums, multiplier, power, zero)
+        lines += constant(zero, shape.output.zero_point)
+        lines += finish(shape.output, sums, multiplier, power, zero)
     lines += [f"{store} {a}, [r2, #{q * shape.out_step}]" for q, a in enumerate(sums)]
     x_rest, out_rest = 4 * shape.row_step, shape.out_row
     if shape.blocks > 1:
-        lines += [*_add("r0", "r0", along, spare[0])]
-        lines += [*_add("r2", "r2", shape.block * shape.out_step, spare[0])]
+        lines += [*add("r0", "r0", along, spare[0])]
+        lines += [*add("r2", "r2", shape.block * shape.out_step, spare[0])]
         lines += ["subs r3, r3, #1", "bne 2b"]
         x_rest -= shape.blocks * along
         out_rest -= shape.blocks * shape.block * shape.out_step
         lines += [f"ldr {spare[1]}, [sp, #0]"]
-    lines += [*_add("r0", "r0", x_rest, spare[0]), *_add("r2", "r2", out_rest, spare[0])]
+    lines += [*add("r0", "r0", x_rest, spare[0]), *add("r2", "r2", out_rest, spare[0])]
     if shape.blocks > 1:
         lines += [f"subs {spare[1]}, {spare[1]}, #1", f"str {spare[1]}, [sp, #0]", "bne 1b"]
-        return [*lines, "add sp, sp, #4", _RETURN]
-    return [*lines, "subs r3, r3, #1", "bne 2b", _RETURN]
+        return [*lines, "add sp, sp, #4", RETURN]
+    return [*lines, "subs r3, r3, #1", "bne 2b", RETURN]
 
 
 def dense_kernel(shape: DenseShape) -> list[str]:
@@ -266,8 +272,8 @@ def dense_kernel(shape: DenseShape) -> list[str]:
     """
     sums, (x, a, b, t, *_) = ("r4", "r5", "r6", "r7"), ("r8", "r9", "r10", "r11")
     # stack: 0 x, 4 quads, 8 end of x
-    lines = [_SAVED, "sub sp, sp, #12", "str r0, [sp, #0]", f"ldr r4, [sp, #{12 + _SAVED_BYTES}]"]
-    lines += ["str r4, [sp, #4]", *_add("r4", "r0", 4 * shape.words, "r5"), "str r4, [sp, #8]"]
+    lines = [SAVED, "sub sp, sp, #12", "str r0, [sp, #0]", f"ldr r4, [sp, #{12 + _SAVED_BYTES}]"]
+    lines += ["str r4, [sp, #4]", *add("r4", "r0", 4 * shape.words, "r5"), "str r4, [sp, #8]"]
     lines += ["1:", "ldr r0, [sp, #0]", *(f"ldr {s}, [r2, #{12 * i}]" for i, s in enumerate(sums))]
     lines += ["2:"]
     for i in range(shape.chunk):
@@ -276,16 +282,16 @@ def dense_kernel(shape: DenseShape) -> list[str]:
         for w, (even, odd) in ((a, sums[:2]), (b, sums[2:])):
             lines += [f"sxtb16 {t}, {w}", f"sxtb16 {w}, {w}, ror #8"]
             lines += [f"smlad {even}, {x}, {t}, {even}", f"smlad {odd}, {x}, {w}, {odd}"]
-    lines += [*_add("r0", "r0", 4 * shape.chunk, x), *_add("r1", "r1", 8 * shape.chunk, x)]
+    lines += [*add("r0", "r0", 4 * shape.chunk, x), *add("r1", "r1", 8 * shape.chunk, x)]
     lines += [f"ldr {x}, [sp, #8]", f"cmp r0, {x}", "bne 2b"]
     if shape.output is None:
         lines += [f"str {s}, [r3, #{4 * i}]" for i, s in enumerate(sums)]
         lines += ["add r3, r3, #16"]
     else:
-        lines += _constant("r12", shape.output.zero_point)
+        lines += constant("r12", shape.output.zero_point)
         for i, s in enumerate(sums):
             lines += [f"ldr {a}, [r2, #{12 * i + 4}]", f"ldr {b}, [r2, #{12 * i + 8}]"]
-            lines += [*_finish(shape.output, [s], a, b, "r12"), f"strb {s}, [r3, #{i}]"]
+            lines += [*finish(shape.output, [s], a, b, "r12"), f"strb {s}, [r3, #{i}]"]
         lines += ["add r3, r3, #4"]
     lines += ["add r2, r2, #48", f"ldr {a}, [sp, #4]", f"subs {a}, {a}, #1"]
-    return [*lines, f"str {a}, [sp, #4]", "bne 1b", "add sp, sp, #12", _RETURN]
+    return [*lines, f"str {a}, [sp, #4]", "bne 1b", "add sp, sp, #12", RETURN]

@@ -5,10 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from edgeofa.backends.firmware.shapes import ConvShape, DenseShape, DepthwiseShape
+from edgeofa.backends.firmware.shapes import (
+    AddShape,
+    ConvShape,
+    DenseShape,
+    DepthwiseShape,
+    SplitShape,
+)
 from edgeofa.graph.ir import Array
 
-Kernel = ConvShape | DepthwiseShape | DenseShape
+#: an inner loop
+Kernel = ConvShape | DepthwiseShape | DenseShape | SplitShape | AddShape
+#: of a layer's description: a number, or inner loops (None for NULL)
+Field = int | tuple[Kernel | None, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +50,7 @@ class Layer:
     name: str
     function: str
     arguments: tuple[str, ...]
-    struct: tuple[str, Mapping[str, int | tuple[Kernel | None, ...]]] | None
+    struct: tuple[str, Mapping[str, Field]] | None
     constants: tuple[Constant, ...] = ()
     scratch_bytes: int = 0
     overwrites: tuple[int, ...] = ()

@@ -11,7 +11,7 @@ from math import prod
 
 import numpy as np
 
-from edgeofa.backends.firmware.layer import Constant, Kernel, Layer
+from edgeofa.backends.firmware.layer import Constant, Field, Kernel, Layer
 from edgeofa.backends.firmware.packing import (
     conv_words,
     dense_words,
@@ -24,9 +24,11 @@ from edgeofa.backends.firmware.shapes import (
     DenseShape,
     DepthwiseShape,
     Output,
+    SplitShape,
     chunked,
     conv_pixels,
     depthwise_blocks,
+    grouped,
 )
 from edgeofa.graph.int8_kernels import activation_range
 from edgeofa.graph.ir import Graph, Op
@@ -79,7 +81,7 @@ def lower_dense(graph: Graph, op: Op) -> Layer:
     words, chunk = chunked(-(-inputs // 2))
     requant = requantization(op, qx, qy)
     output, fields = _output(graph, op, requant.raw)
-    struct: dict[str, int | tuple[Kernel | None, ...]] = {
+    struct: dict[str, Field] = {
         "inputs": inputs,
         "outputs": outputs,
         "words": words,
@@ -100,6 +102,11 @@ def lower_dense(graph: Graph, op: Op) -> Layer:
         scratch_bytes=4 * (words + sums),
         overwrites=(0,),
     )
+
+
+def _rest(run: int) -> float:
+    """The share of a run that does not fill a block of four: it is slower."""
+    return run % _LANES / run
 
 
 def lower_conv(graph: Graph, op: Op, limit: int) -> Layer:
@@ -132,13 +139,20 @@ def lower_conv(graph: Graph, op: Op, limit: int) -> Layer:
         )
 
     def scratch(band: int) -> int:
-        raw_sums = 2 * (band if pointwise else out_width) if requant.raw else 0
+        raw_sums = 2 * (band if pointwise else max(out_height, out_width)) if requant.raw else 0
         return 4 * (x_words(band) + 2 * kernel_rows * words + raw_sums)
 
-    pixels = conv_pixels(step, chunk, cout)
     per_row = 1 if pointwise else out_width
     enough = _WEIGHT_CYCLES / (_OVERHEAD * _PRODUCT_CYCLES * per_row)
     band = _largest_band(limit, min(out_height, int(np.ceil(enough))), scratch)
+    group = grouped(kernel_rows, words, chunk)
+    upright = (
+        not pointwise and scratch(out_height) <= limit and _rest(out_height) < _rest(out_width)
+    )
+    if upright:
+        band, run = out_height, out_height
+    run_step, run_out = (down * pitch, out_width * cout) if upright else (step, cout)
+    pixels = conv_pixels(run_step, chunk + (group - 1) * pitch, run_out)
     if pointwise and band < out_height:
         # only the last pass has a rest
         pixels = min(pixels, band)
@@ -148,13 +162,24 @@ def lower_conv(graph: Graph, op: Op, limit: int) -> Layer:
     def kernel(count: int, channels: int) -> Kernel | None:
         if not count:
             return None
-        return ConvShape(count, kernel_rows, words, chunk, pitch, step, channels, cout, output)
+        return ConvShape(
+            pixels=count,
+            rows=kernel_rows,
+            words=words,
+            chunk=chunk,
+            group=group,
+            pitch=pitch,
+            step=run_step,
+            channels=channels,
+            out_step=run_out,
+            output=output,
+        )
 
     rest = {run % pixels} if not pointwise else {band % pixels, run % band % pixels}
     (tail,) = rest - {0} or {0}
     whole = pixels if run >= pixels else 0
     channel_counts = (2 if cout > 1 else 0, cout % 2)
-    struct: dict[str, int | tuple[Kernel | None, ...]] = {
+    struct: dict[str, Field] = {
         "height": height,
         "width": width,
         "channels": cin,
@@ -168,9 +193,11 @@ def lower_conv(graph: Graph, op: Op, limit: int) -> Layer:
         "stored": stored,
         "pitch": pitch,
         "step": step,
+        "run_step": run_step,
         "words": words,
         "pixels": pixels,
         "band": band,
+        "upright": int(upright),
         "x_words": x_words(band),
         "zero_point": qx.zero_point,
         **fields,
@@ -242,8 +269,10 @@ def lower_depthwise(graph: Graph, op: Op, limit: int) -> Layer:
         for block, count in blocks
     ]
     columns = blocks[0][0] * blocks[0][1]
+    pair = -qx.zero_point & 0xFFFF
+    split = SplitShape(width, channels, left, pitch, plane(band), pair | pair << 16)
     data = depthwise_data(weight, along, requant.constants)
-    struct: dict[str, int | tuple[Kernel | None, ...]] = {
+    struct: dict[str, Field] = {
         "height": height,
         "width": width,
         "channels": channels,
@@ -261,6 +290,7 @@ def lower_depthwise(graph: Graph, op: Op, limit: int) -> Layer:
         "channel": data.shape[1],
         "zero_point": qx.zero_point,
         **fields,
+        "split": (split if channels % _LANES == 0 else None,),
         "kernel": (*kernels, *[None] * (2 - len(kernels))),
     }
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 _REACH_BYTES = 4095
 #: pairs of inputs that an unrolled chunk may hold: with the stores around it, such a loop stays
 #: within 1 KiB, the instruction cache of an STM32L4+'s flash accelerator
-_LARGEST_CHUNK = 14
+_LARGEST_CHUNK = 16
 #: cycles around an unrolled chunk of a convolution, and for each pair in it (4 pixels, 2 channels)
 _CHUNK_CYCLES, _PAIR_CYCLES = 8, 16
 
@@ -28,7 +28,7 @@ class ConvShape:
 
     Attributes:
         rows: kernel rows. words: pairs of int16 inputs in one, padded to whole chunks.
-        chunk: pairs that are unrolled.
+        chunk: pairs of a row that are unrolled. group: rows that are, where whole rows are.
         pitch: words between rows of the input. step: words between neighbouring outputs' inputs.
         channels: 1 where the second channel does not exist and is not stored.
         out_step: bytes between neighbouring outputs.
@@ -38,6 +38,7 @@ class ConvShape:
     rows: int
     words: int
     chunk: int
+    group: int
     pitch: int
     step: int
     channels: int
@@ -77,6 +78,32 @@ class DenseShape:
     output: Output | None
 
 
+@dataclass(frozen=True)
+class SplitShape:
+    """Channels to planes: ``pitch`` words of a plane's row, ``plane`` words from plane to plane,
+    ``offset`` a pair that takes the zero point off."""
+
+    width: int
+    channels: int
+    left: int
+    pitch: int
+    plane: int
+    offset: int
+
+
+@dataclass(frozen=True)
+class AddShape:
+    """ADD: zero points of the input with the smaller scale and of the other, whose factor is one
+    half; the first one's multiplier and right shift; the sum's constants."""
+
+    zero_points: tuple[int, int]
+    multiplier: int
+    shift: int
+    out_multiplier: int
+    out_power: int
+    output: Output
+
+
 def chunked(words: int) -> tuple[int, int]:
     """(padded words, chunk) for a row of that many pairs: the cheapest way to unroll it."""
 
@@ -87,10 +114,22 @@ def chunked(words: int) -> tuple[int, int]:
     return -(-words // chunk) * chunk, chunk
 
 
-def conv_pixels(words_per_step: int, chunk: int, out_step: int) -> int:
-    """How many pixels a convolution's loop takes at once: 4 where its offsets reach them."""
+def grouped(rows: int, words: int, chunk: int) -> int:
+    """How many kernel rows are unrolled together: as many whole ones as a chunk may hold."""
+    if words > chunk:
+        return 1
+    fitting = range(1, min(rows, max(_LARGEST_CHUNK // words, 1)) + 1)
+    return max(n for n in fitting if rows % n == 0)
+
+
+def conv_pixels(words_per_step: int, unrolled: int, out_step: int) -> int:
+    """How many pixels a convolution's loop takes at once: 4 where its offsets reach them.
+
+    Args:
+        unrolled: words that the unrolled code reaches for one pixel.
+    """
     for pixels in (4, 3, 2):
-        reach = 4 * ((pixels - 1) * words_per_step + chunk)
+        reach = 4 * ((pixels - 1) * words_per_step + unrolled)
         if reach <= _REACH_BYTES and (pixels - 1) * out_step + 1 <= _REACH_BYTES:
             return pixels
     return 1

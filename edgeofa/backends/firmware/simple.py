@@ -7,8 +7,9 @@ from math import prod
 
 import numpy as np
 
-from edgeofa.backends.firmware.layer import Constant, Layer
+from edgeofa.backends.firmware.layer import Constant, Field, Layer
 from edgeofa.backends.firmware.packing import fast_form
+from edgeofa.backends.firmware.shapes import AddShape, Output
 from edgeofa.errors import UnsupportedOperator
 from edgeofa.graph.int8_kernels import (
     activation_range,
@@ -23,6 +24,8 @@ from edgeofa.graph.ir import Array, Graph, Op
 from edgeofa.graph.reference import quantization
 
 _SOURCE, _SINK = "{a}", "{out}"
+#: one half as a multiplier of TFLite
+_LEAST_MULTIPLIER = 1 << 30
 
 
 def _lookup(graph: Graph, op: Op, table: Array) -> Layer:
@@ -60,16 +63,21 @@ def lower_uniform(graph: Graph, op: Op) -> Layer:
     return _lookup(graph, op, apply(op, [values], [qx], qy)[0, :, 0, 0])
 
 
+def _order(graph: Graph, op: Op) -> tuple[int, int]:
+    """The two inputs, the larger first."""
+    first, second = (graph.tensors[i].elements for i in op.inputs)
+    return (0, 1) if first >= second else (1, 0)
+
+
 def _binary(
-    graph: Graph, op: Op, function: str, ctype: str, fields: tuple[Mapping[str, int], ...]
+    graph: Graph, op: Op, function: str, ctype: str, fields: tuple[Mapping[str, Field], ...]
 ) -> Layer:
     """A layer of two inputs, the larger first.
 
     Args:
         fields: of the description: those of the first input, those of the second, those of both.
     """
-    shapes = [graph.shape(i) for i in op.inputs]
-    order = (0, 1) if prod(shapes[0]) >= prod(shapes[1]) else (1, 0)
+    shapes, order = [graph.shape(i) for i in op.inputs], _order(graph, op)
     large, small = shapes[order[0]], shapes[order[1]]
     equal = large == small
     if not equal and (large != graph.shape(op.output) or prod(small) != small[-1] != 1):
@@ -104,11 +112,26 @@ def lower_add(graph: Graph, op: Op) -> Layer:
         raise UnsupportedOperator(
             f"scales {qs[0].scale}, {qs[1].scale} and {qy.scale} are too far apart", where=op.name
         )
-    fields: list[dict[str, int]] = [
+    fields: list[dict[str, Field]] = [
         {"zero_point": q.zero_point, "multiplier": 2 * m - (1 << 32), "shift": -s}
         for q, (m, s) in zip(qs, multipliers.inputs, strict=True)
     ]
-    both = {"out_multiplier": output[0], "out_power": output[1], **_clamp(graph, op)}
+    clamp = _clamp(graph, op)
+    both: dict[str, Field] = {"out_multiplier": output[0], "out_power": output[1], **clamp}
+    # the larger scale's factor is one half
+    small, large = (0, 1) if qs[0].scale <= qs[1].scale else (1, 0)
+    multiplier, shift = multipliers.inputs[small]
+    if multipliers.inputs[large] != (_LEAST_MULTIPLIER, 0):
+        raise UnsupportedOperator("scales that are no normal numbers", where=op.name)
+    shape = AddShape(
+        (qs[small].zero_point, qs[large].zero_point),
+        multiplier,
+        -shift,
+        *output,
+        Output(clamp["out_zero_point"], clamp["low"], clamp["high"]),
+    )
+    order = _order(graph, op)
+    both |= {"kernel": (shape,), "swap": int(order[0] != small)}
     return _binary(graph, op, "edgeofa_addition", "edgeofa_add", (*fields, both))
 
 
@@ -116,7 +139,7 @@ def lower_mul(graph: Graph, op: Op) -> Layer:
     qs, qy = [quantization(graph, i) for i in op.inputs], quantization(graph, op.output)
     multiplier, shift = mul_multiplier(qs, qy)
     both = {"multiplier": multiplier, "shift": shift, **_clamp(graph, op)}
-    fields = tuple({"zero_point": q.zero_point} for q in qs)
+    fields = [{"zero_point": q.zero_point} for q in qs]
     return _binary(graph, op, "edgeofa_multiplication", "edgeofa_mul", (*fields, both))
 
 

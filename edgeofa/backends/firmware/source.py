@@ -16,18 +16,33 @@ from edgeofa.backends.firmware.assembly import (
     depthwise_kernel,
     depthwise_words,
 )
-from edgeofa.backends.firmware.layer import Constant, Kernel, Layer
+from edgeofa.backends.firmware.assembly_simple import add_kernel, split_kernel
+from edgeofa.backends.firmware.layer import Constant, Field, Kernel, Layer
 from edgeofa.backends.firmware.network import Network
-from edgeofa.backends.firmware.shapes import ConvShape, DepthwiseShape
+from edgeofa.backends.firmware.shapes import (
+    AddShape,
+    ConvShape,
+    DenseShape,
+    DepthwiseShape,
+    SplitShape,
+)
 from edgeofa.graph.ir import Array
 
 _WORDS_PER_LINE, _BYTES_PER_LINE = 8, 20
 #: an immediate offset of a load or store reaches this far
 _REACH_BYTES = 4095
-_NAMES = {"ConvShape": "conv", "DepthwiseShape": "depthwise", "DenseShape": "dense"}
+_NAMES = {
+    "ConvShape": "conv",
+    "DepthwiseShape": "depthwise",
+    "DenseShape": "dense",
+    "SplitShape": "split",
+    "AddShape": "add",
+}
 _PARAMETERS = {
     "conv": ("const uint32_t *x", "const uint32_t *w", "const int32_t *quant", "int32_t blocks"),
     "depthwise": ("const uint32_t *x", "const int32_t *channel", "int32_t rows"),
+    "split": ("const int8_t *in", "uint32_t *planes", "int32_t rows"),
+    "add": ("const int8_t *a", "const int8_t *b", "int8_t *out", "int32_t quads"),
     "dense": ("const uint32_t *x", "const uint32_t *w", "const int32_t *quant", "int32_t quads"),
 }
 
@@ -61,13 +76,17 @@ def _assembly(kernel: Kernel) -> list[str] | None:
         lines = conv_kernel(kernel)
     elif isinstance(kernel, DepthwiseShape):
         lines = depthwise_kernel(kernel)
-    else:
+    elif isinstance(kernel, DenseShape):
         lines = dense_kernel(kernel)
+    elif isinstance(kernel, SplitShape):
+        lines = split_kernel(kernel)
+    else:
+        lines = add_kernel(kernel)
     offsets = [int(n) for line in lines for n in re.findall(r"#(\d+)\]", line)]
     return lines if max(offsets) <= _REACH_BYTES else None
 
 
-def _portable_shape(kernel: Kernel) -> list[str]:
+def _portable_shape(kernel: ConvShape | DepthwiseShape | DenseShape) -> list[str]:
     """The plain-C description of an inner loop, as the local constant ``shape``."""
     kind = _NAMES[type(kernel).__name__]
     output = kernel.output
@@ -77,7 +96,7 @@ def _portable_shape(kernel: Kernel) -> list[str]:
         "low": -128 if output is None else output.low,
         "high": 127 if output is None else output.high,
     }
-    left_out = {"chunk", "output"}
+    left_out = {"chunk", "group", "output"}
     values: dict[str, int | str] = {
         f.name: getattr(kernel, f.name) for f in fields(kernel) if f.name not in left_out
     }
@@ -97,19 +116,23 @@ def _portable_shape(kernel: Kernel) -> list[str]:
 def _kernel(name: str, kernel: Kernel) -> list[str]:
     kind = _NAMES[type(kernel).__name__]
     parameters = list(_PARAMETERS[kind])
-    parameters.insert(-1, "void *out")
-    head = f"static void {name}({', '.join(parameters)})"
-    arguments = ", ".join(re.findall(r"(\w+)(?:$)", p)[0] for p in parameters)
-    portable = [
-        head,
-        "{",
-        *(f"    {line}" for line in _portable_shape(kernel)),
-        f"    edgeofa_{kind}_portable(&shape, {arguments});",
-        "}",
-    ]
     lines = _assembly(kernel)
+    if isinstance(kernel, (AddShape, SplitShape)):
+        # without it, the layer does the work itself
+        portable = [f"#define {name} NULL"]
+    else:
+        parameters.insert(-1, "void *out")
+        arguments = ", ".join(re.findall(r"(\w+)(?:$)", p)[0] for p in parameters)
+        portable = [
+            f"static void {name}({', '.join(parameters)})",
+            "{",
+            *(f"    {line}" for line in _portable_shape(kernel)),
+            f"    edgeofa_{kind}_portable(&shape, {arguments});",
+            "}",
+        ]
     if lines is None:
         return [*portable, ""]
+    head = f"static void {name}({', '.join(parameters)})"
     assembly = [
         f"__attribute__((naked, noinline)) {head}",
         "{",
@@ -134,12 +157,11 @@ class _Kernels:
         return self.names.setdefault(kernel, f"{kind}_{len(self.names)}")
 
 
-def _struct(struct: Mapping[str, int | tuple[Kernel | None, ...]], kernels: _Kernels) -> list[str]:
+def _struct(struct: Mapping[str, Field], kernels: _Kernels) -> list[str]:
     lines = []
     for field, value in struct.items():
         if isinstance(value, tuple):
             text = ", ".join(kernels.name(k) for k in value)
-            # the only description with a single kernel is a dense layer's
             lines.append(f"        .{field} = {text if len(value) == 1 else f'{{{text}}}'},")
         else:
             lines.append(f"        .{field} = {_int32(value)},")

@@ -99,23 +99,23 @@ static void widen_weights(uint32_t *to, const uint32_t *from, int32_t count)
     }
 }
 
-/* `count` outputs of one or two channels along a row of widened input. */
+/* `count` outputs of one or two channels, `out_step` bytes apart, along widened input. */
 static void run(const edgeofa_conv *l, const uint32_t *x, const uint32_t *w, const int32_t *quant,
-                int8_t *out, int32_t *sums, int32_t count, int32_t lone)
+                int8_t *out, int32_t out_step, int32_t *sums, int32_t count, int32_t lone)
 {
     const int32_t blocks = count / l->pixels, done = blocks * l->pixels, channels = 2 - lone;
     if (!l->raw) {
         if (blocks)
             l->whole[lone](x, w, quant, out, blocks);
         if (done < count)
-            l->rest[lone](x + done * l->step, w, quant, out + done * l->out_channels, 1);
+            l->rest[lone](x + done * l->run_step, w, quant, out + done * out_step, 1);
         return;
     }
     if (blocks)
         l->whole[lone](x, w, quant, sums, blocks);
     if (done < count)
-        l->rest[lone](x + done * l->step, w, quant, sums + done * channels, 1);
-    for (; count > 0; count--, out += l->out_channels)
+        l->rest[lone](x + done * l->run_step, w, quant, sums + done * channels, 1);
+    for (; count > 0; count--, out += out_step)
         for (int32_t c = 0; c < channels; c++) {
             const int32_t *k = quant + EDGEOFA_QUANT * c;
             int32_t value = edgeofa_rescale(*sums++, k[1], k[2]) + l->out_zero_point;
@@ -127,7 +127,7 @@ void edgeofa_convolution(const edgeofa_conv *l, const int8_t *in, int8_t *out, u
                          const uint32_t *weights, const int32_t *quant)
 {
     uint32_t *const w = scratch + l->x_words;
-    const int32_t taps = l->kernel_rows * l->words;
+    const int32_t taps = l->kernel_rows * l->words, row_bytes = l->out_width * l->out_channels;
     int32_t *const sums = (int32_t *)(w + 2 * taps);
     const int32_t kept = l->kernel_rows > l->stride ? l->kernel_rows - l->stride : 0;
     for (int32_t y = 0; y < l->out_height; y += l->band) {
@@ -148,10 +148,15 @@ void edgeofa_convolution(const edgeofa_conv *l, const int8_t *in, int8_t *out, u
         }
         for (int32_t c = 0; c < l->out_channels; c += 2) {
             widen_weights(w, weights + c / 2 * taps, taps);
-            int8_t *to = out + y * l->out_width * l->out_channels + c;
-            for (r = 0; r < rows; r++, to += l->out_width * l->out_channels)
-                run(l, scratch + r * l->stride * l->pitch, w, quant + EDGEOFA_QUANT * c, to, sums,
-                    l->out_width, c + 1 == l->out_channels);
+            int8_t *to = out + y * row_bytes + c;
+            const int32_t *k = quant + EDGEOFA_QUANT * c, lone = c + 1 == l->out_channels;
+            if (l->upright)
+                for (r = 0; r < l->out_width; r++, to += l->out_channels)
+                    run(l, scratch + r * l->step, w, k, to, row_bytes, sums, rows, lone);
+            else
+                for (r = 0; r < rows; r++, to += row_bytes)
+                    run(l, scratch + r * l->stride * l->pitch, w, k, to, l->out_channels, sums,
+                        l->out_width, lone);
         }
     }
 }
@@ -171,8 +176,8 @@ void edgeofa_pointwise(const edgeofa_conv *l, const int8_t *in, int8_t *out, uin
             widen_pixels(scratch, from, 0, count, l->channels, l->stored, l->zero_point);
         for (int32_t c = 0; c < l->out_channels; c += 2) {
             widen_weights(w, weights + c / 2 * l->words, l->words);
-            run(l, scratch, w, quant + EDGEOFA_QUANT * c, out + p * l->out_channels + c, sums,
-                count, c + 1 == l->out_channels);
+            run(l, scratch, w, quant + EDGEOFA_QUANT * c, out + p * l->out_channels + c,
+                l->out_channels, sums, count, c + 1 == l->out_channels);
         }
     }
 }

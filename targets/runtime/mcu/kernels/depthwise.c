@@ -1,40 +1,62 @@
 /* Depthwise convolution: four channels at a time become int16 planes, then each is convolved. */
 #include "edgeofa_kernels.h"
 
-/* Row of four planes from a row of pixels; `from` NULL: all padding. */
+static int32_t smaller(int32_t a, int32_t b)
+{
+    return a < b ? a : b;
+}
+
+/* A word of each of four planes from two neighbouring pixels' four channels. */
+EDGEOFA_INLINE void split_word(uint32_t *to, int32_t plane, uint32_t a, uint32_t b,
+                               uint32_t offset)
+{
+    const uint32_t a02 = edgeofa_add_even_bytes(offset, a), b02 = edgeofa_add_even_bytes(offset, b);
+    const uint32_t a13 = edgeofa_add_odd_bytes(offset, a), b13 = edgeofa_add_odd_bytes(offset, b);
+    to[0] = edgeofa_lows(a02, b02);
+    to[plane] = edgeofa_lows(a13, b13);
+    to[2 * plane] = edgeofa_highs(a02, b02);
+    to[3 * plane] = edgeofa_highs(a13, b13);
+}
+
+/* Row of four planes from a row of pixels whose channels are a multiple of four. */
+static void split_quads(const edgeofa_depthwise *l, uint32_t *to, const int8_t *from)
+{
+    const uint32_t offset = edgeofa_pair(-l->zero_point, -l->zero_point);
+    const uint32_t zero = (uint8_t)l->zero_point * UINT32_C(0x01010101);
+    const int32_t plane = l->plane, step = l->channels, width = l->width;
+    const uint32_t *const end = to + l->pitch;
+    int32_t x = -l->left;
+    for (; x + 1 < 0; x += 2)
+        split_word(to++, plane, zero, zero, offset);
+    if (x < 0) {
+        split_word(to++, plane, zero, edgeofa_load_quad(from), offset);
+        x += 2;
+    }
+    const int8_t *pixel = from + x * step;
+    for (; x + 1 < width; x += 2, pixel += 2 * step)
+        split_word(to++, plane, edgeofa_load_quad(pixel), edgeofa_load_quad(pixel + step), offset);
+    if (x < width && to < end)
+        split_word(to++, plane, edgeofa_load_quad(pixel), zero, offset);
+    while (to < end)
+        split_word(to++, plane, zero, zero, offset);
+}
+
+/* Row of planes from a row of pixels; `from` NULL: all padding. */
 static void split_row(const edgeofa_depthwise *l, uint32_t *to, const int8_t *from,
                       int32_t channels)
 {
-    const uint32_t offset = edgeofa_pair(-l->zero_point, -l->zero_point);
     const int32_t plane = l->plane, step = l->channels;
     if (!from) {
         for (int32_t c = 0; c < channels; c++)
             memset(to + c * plane, 0, (size_t)l->pitch * sizeof *to);
         return;
     }
+    if (step % 4 == 0) {
+        split_quads(l, to, from);
+        return;
+    }
     for (int32_t i = 0; i < l->pitch; i++, to++) {
         const int32_t x = 2 * i - l->left;
-        if (step % 4 == 0 && x >= 0 && x + 1 < l->width) {
-            const int8_t *pixel = from + x * step;
-            int32_t inner = (l->width - x) / 2;
-            i += inner - 1;
-            for (;;) {
-                uint32_t a = edgeofa_load_quad(pixel), b = edgeofa_load_quad(pixel + step);
-                uint32_t a02 = edgeofa_add_even_bytes(offset, a);
-                uint32_t b02 = edgeofa_add_even_bytes(offset, b);
-                uint32_t a13 = edgeofa_add_odd_bytes(offset, a);
-                uint32_t b13 = edgeofa_add_odd_bytes(offset, b);
-                to[0] = edgeofa_lows(a02, b02);
-                to[plane] = edgeofa_lows(a13, b13);
-                to[2 * plane] = edgeofa_highs(a02, b02);
-                to[3 * plane] = edgeofa_highs(a13, b13);
-                if (--inner == 0)
-                    break;
-                pixel += 2 * step;
-                to++;
-            }
-            continue;
-        }
         for (int32_t c = 0; c < channels; c++) {
             int32_t low = 0, high = 0;
             if (x >= 0 && x < l->width)
@@ -73,7 +95,7 @@ void edgeofa_depthwise_convolution(const edgeofa_depthwise *l, const int8_t *in,
     for (int32_t c = 0; c < l->channels; c += 4) {
         const int32_t channels = l->channels - c < 4 ? l->channels - c : 4;
         for (int32_t y = 0; y < l->out_height; y += l->band) {
-            const int32_t left = l->out_height - y, rows = left < l->band ? left : l->band;
+            const int32_t rows = smaller(l->band, l->out_height - y);
             const int32_t first = y * l->stride - l->top;
             const int32_t needed = (rows - 1) * l->stride + l->kernel_rows;
             int32_t r = 0;
@@ -85,11 +107,18 @@ void edgeofa_depthwise_convolution(const edgeofa_depthwise *l, const int8_t *in,
                 }
                 r = kept;
             }
-            for (; r < needed; r++) {
+            while (r < needed) {
                 const int32_t row = first + r;
                 const int inside = row >= 0 && row < l->height;
-                split_row(l, scratch + r * l->pitch,
-                          inside ? in + row * l->width * l->channels + c : NULL, channels);
+                const int8_t *from = inside ? in + row * l->width * l->channels + c : NULL;
+                int32_t done = 1;
+                if (inside && l->split) {
+                    done = smaller(needed - r, l->height - row);
+                    l->split(from, scratch + r * l->pitch, done);
+                } else {
+                    split_row(l, scratch + r * l->pitch, from, channels);
+                }
+                r += done;
             }
             for (int32_t i = 0; i < channels; i++)
                 run(l, scratch + i * l->plane, data + (c + i) * l->channel,

@@ -28,6 +28,10 @@ typedef void (*edgeofa_depthwise_kernel)(const uint32_t *x, const int32_t *chann
 typedef void (*edgeofa_dense_kernel)(const uint32_t *x, const uint32_t *w, const int32_t *quant,
                                      void *out, int32_t quads);
 
+/* These are NULL where the layer's own C is to be used. Rows within the image, to four planes: */
+typedef void (*edgeofa_split_kernel)(const int8_t *in, uint32_t *planes, int32_t rows);
+typedef void (*edgeofa_add_kernel)(const int8_t *a, const int8_t *b, int8_t *out, int32_t quads);
+
 typedef struct edgeofa_conv {
     int32_t height, width, channels; /* input */
     int32_t out_height, out_width, out_channels;
@@ -36,10 +40,12 @@ typedef struct edgeofa_conv {
     int32_t kernel_rows;
     int32_t stored;      /* int16 per pixel: channels, or one more to make the step even */
     int32_t pitch;       /* words of a widened row */
-    int32_t step;        /* words between the inputs of neighbouring outputs */
+    int32_t step;        /* words between the inputs of horizontal neighbours */
+    int32_t run_step;    /* words between the inputs of neighbouring outputs of a run */
     int32_t words;       /* pairs in a kernel row, padded to whole chunks */
     int32_t pixels;      /* outputs in a block of the first kernel */
     int32_t band;        /* rows of outputs in a pass; a pointwise layer: outputs */
+    int32_t upright;     /* runs of outputs go down columns, and one pass makes all rows */
     int32_t x_words;     /* scratch for the band, before the weights; sums follow when raw */
     int32_t zero_point;  /* of the input */
     int32_t raw;
@@ -63,6 +69,7 @@ typedef struct edgeofa_depthwise {
     int32_t zero_point;
     int32_t raw;
     int32_t out_zero_point, low, high;
+    edgeofa_split_kernel split;
     edgeofa_depthwise_kernel kernel[2]; /* the second is NULL where whole blocks fill a row */
 } edgeofa_depthwise;
 
@@ -80,6 +87,8 @@ typedef struct edgeofa_add {
     int32_t zero_point[2], multiplier[2], shift[2]; /* m', and n >= 0 */
     int32_t out_multiplier, out_power;              /* m', 2**(32 - n) */
     int32_t out_zero_point, low, high;
+    edgeofa_add_kernel kernel; /* takes the input of smaller scale first, `swap`: b */
+    int32_t swap;
 } edgeofa_add;
 
 typedef struct edgeofa_mul {

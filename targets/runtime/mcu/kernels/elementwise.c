@@ -13,31 +13,24 @@ EDGEOFA_INLINE int32_t scaled(int32_t x, int32_t multiplier, int32_t shift)
     return t;
 }
 
-/* `l` may be a copy in registers, so that stores to `out` do not make the compiler read it again. */
-EDGEOFA_INLINE void add_all(const edgeofa_add l, const int8_t *a, const int8_t *b, int8_t *out,
-                            int32_t count, int32_t shift_a, int32_t shift_b)
-{
-    for (int32_t i = 0; i < count; i++) {
-        int32_t sum = scaled(a[i] - l.zero_point[0], l.multiplier[0], shift_a) +
-                      scaled(b[i] - l.zero_point[1], l.multiplier[1], shift_b);
-        int32_t value = edgeofa_rescale_fast(sum, l.out_multiplier, l.out_power, l.out_zero_point);
-        if (l.low == -128 && l.high == 127)
-            out[i] = (int8_t)edgeofa_saturate_int8(value);
-        else
-            out[i] = edgeofa_clamp(value, l.low, l.high);
-    }
-}
-
 void edgeofa_addition(const edgeofa_add *l, const int8_t *a, const int8_t *b, int8_t *out,
                       int32_t repeat, int32_t count, int32_t broadcast)
 {
+    const edgeofa_add k = *l;
     for (; repeat > 0; repeat--, a += count, out += count) {
-        if (l->shift[0] == 0 && l->shift[1] == 0)
-            add_all(*l, a, b, out, count, 0, 0);
-        else if (l->shift[0] == 0)
-            add_all(*l, a, b, out, count, 0, l->shift[1]);
-        else
-            add_all(*l, a, b, out, count, l->shift[0], l->shift[1]);
+        int32_t i = 0;
+        /* all three are aligned where one row is the whole tensor, or rows are whole words */
+        if (k.kernel && count >= 4 && (repeat == 1 || count % 4 == 0)) {
+            i = count / 4 * 4;
+            k.kernel(k.swap ? b : a, k.swap ? a : b, out, count / 4);
+        }
+        for (; i < count; i++) {
+            int32_t sum = scaled(a[i] - k.zero_point[0], k.multiplier[0], k.shift[0]) +
+                          scaled(b[i] - k.zero_point[1], k.multiplier[1], k.shift[1]);
+            int32_t value =
+                edgeofa_rescale_fast(sum, k.out_multiplier, k.out_power, k.out_zero_point);
+            out[i] = edgeofa_clamp(value, k.low, k.high);
+        }
         if (!broadcast)
             b += count;
     }
