@@ -31,6 +31,9 @@ def profile(
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Measure again what an earlier run finished.")
     ] = False,
+    missing: Annotated[
+        bool, typer.Option("--missing", help="Only what the table at hand lacks; completes it.")
+    ] = False,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print header and rows as JSON.")] = False,
 ) -> None:
@@ -43,18 +46,20 @@ def profile(
     from edgeofa.report.tables import ProfileProgress, table_summary
     from edgeofa.spaces import load_space
     from edgeofa.tables.export import export_table
-    from edgeofa.tables.store import table_path
+    from edgeofa.tables.store import find_table, table_path
     from edgeofa.targets import load_target
 
     kind = load_target(target)
     reached = device_for(kind, device)
     typer.echo(f"device: {reached.name} ({reached.evidence})", err=True)
+    of, compiler = load_space(space or kind.default_space), get_backend(backend or kind.backends[0])
+    kept = _precision(precision or kind.precisions[0])
     with ProfileProgress() as progress:
         table = profile(
             kind,
-            load_space(space or kind.default_space),
-            get_backend(backend or kind.backends[0]),
-            _precision(precision or kind.precisions[0]),
+            of,
+            compiler,
+            kept,
             resolutions=_resolutions(resolutions),
             threads=threads,
             device=reached,
@@ -62,6 +67,7 @@ def profile(
             seed=seed,
             out=out,
             fresh=fresh,
+            known=find_table(kind, of.name, compiler.name, kept, threads) if missing else None,
             progress=progress,
         )
     if json:

@@ -85,6 +85,7 @@ def profile(
     seed: int = 0,
     out: Path | None = None,
     fresh: bool = False,
+    known: Table | None = None,
     rules: Rules = RULES,
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> Table:
@@ -97,11 +98,16 @@ def profile(
         subnets: how many whole random subnets calibrate the sums, 0 for none.
         out: folder of tables, the user's own by default.
         fresh: forget the journal of earlier runs and measure everything again.
+        known: a table to complete: only what it lacks, or what failed there, is measured, and its
+            calibration stays.
 
     Raises:
-        UsageError: a resolution or precision that does not exist, or another run on this table.
+        UsageError: a resolution or precision that does not exist, another run on this table, or a
+            table to complete that was made with something else.
         DeviceError: the device cannot be used, or nothing of a group runs on it.
     """
+    if known is not None:
+        resolutions = sorted({*known.header.resolutions, *(resolutions or ())})
     chosen = _check(target, space, backend, precision, resolutions, subnets, threads)
     device = device or device_for(target)
     # another runtime's version changes no number here
@@ -121,6 +127,9 @@ def profile(
         edgeofa_version=__version__,
         seed=seed,
     )
+    version, library = _runtime(identity, backend, subject.runtime_digest)
+    if known is not None:
+        _check_known(known, device, library)
     journals = cache_dir() / "profiles"
     with _explained_disk(journals), Journal(journals, subject, fresh=fresh) as journal:
         # the lock is held: what an earlier run left there belongs to nobody
@@ -130,12 +139,16 @@ def profile(
         try:
             work = Work(target, space, backend, precision, threads, seed, device, rules, folder)
             journal.drop_failed()
-            overhead = _measure_overhead(work, journal)
-            rows = _measure_blocks(work, journal, overhead, chosen, progress)
-            fit = _measure_subnets(work, journal, chosen, rows, subnets, progress)
+            if known is None:
+                overhead = _measure_overhead(work, journal)
+                rows = _measure_blocks(work, journal, overhead, chosen, progress)
+                fit = _measure_subnets(work, journal, chosen, rows, subnets, progress)
+            else:
+                overhead, fit = known.header.overhead_ms, known.header.additivity
+                usable = {k: row for k, row in known.rows.items() if row.status != "failed"}
+                rows = _measure_blocks(work, journal, overhead, chosen, progress, usable)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-        version, library = _runtime(identity, backend, subject.runtime_digest)
         header = Header(
             target=target.name,
             target_digest=target.digest,
@@ -187,6 +200,22 @@ def _check(
     return chosen
 
 
+def _check_known(known: Table, device: Device, library: str) -> None:
+    """A table is completed only by what made it."""
+    h = known.header
+    for what, there, here in (
+        ("evidence", h.evidence, device.evidence),
+        ("runtime", h.runtime_digest, library),
+        ("protocol version", h.protocol_version, PROTOCOL_VERSION),
+    ):
+        if there != here:
+            raise UsageError(
+                f"its {what} is {there}, and would be {here} now: rows would not compare",
+                where=f"table {h.target}/{known.name}",
+                hint="profile all blocks: the same command without --missing",
+            )
+
+
 # ------------------------------------------------------------------------------------ measuring
 
 
@@ -220,20 +249,23 @@ def _measure_blocks(
     overhead_ms: float,
     resolutions: Sequence[int],
     progress: Callable[[Progress], None],
+    known: Mapping[str, Row] | None = None,
 ) -> dict[str, Row]:
+    """The rows of all blocks, the ``known`` ones as they are."""
+    known = known or {}
     groups = block_groups(work.space, resolutions)
-    wanted = {b.key for group in groups for b in group}
+    wanted = {b.key for group in groups for b in group if b.key not in known}
     finished = journal.blocks().keys() & wanted
     done = reused = len(finished)
     progress(Progress("blocks", done, len(wanted), reused))
     for group in groups:
-        pending = [b for b in group if b.key not in finished]
+        pending = [b for b in group if b.key in wanted and b.key not in finished]
         if not pending:
             continue
         journal.add_blocks(measure_blocks(work, pending, overhead_ms))
         done += len(pending)
         progress(Progress("blocks", done, len(wanted), reused))
-    return {k: row for k, row in journal.blocks().items() if k in wanted}
+    return {**known, **{k: row for k, row in journal.blocks().items() if k in wanted}}
 
 
 def measure_blocks(work: Work, blocks: Sequence[Block], overhead_ms: float) -> list[Row]:

@@ -130,6 +130,26 @@ def test_another_resolution_reuses_the_first(space: Space) -> None:
     assert len(again.jobs) == len(first.jobs)
 
 
+def test_a_table_is_completed_by_what_it_lacks_alone(
+    space: Space, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = run(space, FakeDevice())
+    lost, failed = sorted(whole.rows)[:2]
+    rows = {k: row for k, row in whole.rows.items() if k != lost}
+    rows[failed] = dataclasses.replace(rows[failed], status="failed", latency_ms=0.0)
+    holed = dataclasses.replace(whole, rows=rows)
+    # another cache: nothing of it is in a journal
+    monkeypatch.setenv("EDGEOFA_CACHE", str(tmp_path / "elsewhere"))
+    device = FakeDevice()
+    again = run(space, device, known=holed)
+    assert sorted(j.path.stem for j in device.jobs) == [lost, failed]
+    assert again.rows == whole.rows
+    assert again.header.additivity == whole.header.additivity
+    foreign = dataclasses.replace(whole.header, runtime_digest="0" * 16)
+    with pytest.raises(UsageError, match="its runtime is 0000"):
+        run(space, FakeDevice(), known=dataclasses.replace(holed, header=foreign))
+
+
 def test_another_device_is_not_the_same_subject(space: Space) -> None:
     run(space, FakeDevice(), subnets=0)
 
