@@ -52,7 +52,7 @@ class Block:
     def key(self) -> str:
         """Stable text form, the key of a table row."""
         parts = [
-            self.kind,
+            self.kind.replace("_", ""),
             f"{self.size}x{self.size}x{self.cin}",
             f"{self.size_out}x{self.size_out}x{self.cout}",
             f"m{self.mid}",

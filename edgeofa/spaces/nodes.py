@@ -299,10 +299,14 @@ class Reader:
         if not 1 <= len(data) <= MAX_CHOICES:
             raise DeclarationError(at, f"1 to {MAX_CHOICES} branches, not {len(data)}")
         branches: dict[str, Node] = {}
+        obvious = [_obvious_name(item) for item in data]
         for n, item in enumerate(data):
             if item in data[:n]:
                 raise DeclarationError((*at, n), f"the same as branch {data.index(item)}")
-            name = _own_name(item, (*at, n)) or str(n)
+            name = _own_name(item, (*at, n))
+            if name is None and obvious.count(obvious[n]) == 1:
+                name = obvious[n]
+            name = name or str(n)
             if name in branches:
                 raise DeclarationError((*at, n), f"a second branch of the name {name!r}")
             branches[name] = self.read(item, (*at, n), depth + 1)
@@ -444,6 +448,15 @@ def _only(table: Iterable[str], valid: Iterable[str], location: Location, what: 
 def _own_name(item: object, location: Location) -> str | None:
     if isinstance(item, Mapping) and "name" in item:
         return read_name(item["name"], (*location, "name"))
+    return None
+
+
+def _obvious_name(item: object) -> str | None:
+    """What a branch without a name is called where no other is like it: its block, its part."""
+    if isinstance(item, Mapping):
+        for key in ("block", "use"):
+            if isinstance(item.get(key), str):
+                return str(item[key])
     return None
 
 
