@@ -108,6 +108,11 @@ class Measurement:
     #: how often something else took the processor during the samples
     preemptions: int | None = None
     endurance: Endurance | None = None
+    #: each layer's time, where the artifact tells its layers apart
+    layers_ms: tuple[float, ...] = ()
+    #: high-water marks of the working memory and the stack, where the device paints them
+    arena_bytes: int | None = None
+    stack_bytes: int | None = None
 
 
 @dataclass(frozen=True)

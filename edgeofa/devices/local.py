@@ -8,7 +8,7 @@ import os
 import platform
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from importlib import metadata
 from itertools import groupby
@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Literal
 from filelock import FileLock, Timeout
 
 from edgeofa.devices.base import Device, Evidence, Job, Outcome, Progress
-from edgeofa.devices.native import own_arch, runner_path
+from edgeofa.devices.keeper import SILENCE_S, Keeper
+from edgeofa.devices.native import Arch, board_path, own_arch, runner_path
 from edgeofa.devices.runner import RunnerCommand, measurements, probe, run_jobs
 from edgeofa.errors import SetupError, UsageError
 from edgeofa.paths import cache_dir
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from edgeofa.targets import Target
 
 Kernels = Literal["delegate", "builtin"]
+#: e_machine of the ELF format
+_ELF_MACHINES: dict[Arch, int] = {"x86_64": 62, "aarch64": 183}
 #: the C interface that the runner declares for itself is checked with this major version
 _LITERT_MAJOR = "2"
 
@@ -38,14 +41,22 @@ class LocalDevice(Device):
     Args:
         target: the target that this machine stands for.
         kernels: LiteRT's kernels, ``delegate`` (XNNPACK) or ``builtin`` (TFLite's own).
+        root: where clocks and temperatures are looked for.
     """
 
     name = "host"
-    evidence: Evidence = "measured"
 
-    def __init__(self, target: Target | None = None, *, kernels: Kernels = "delegate"):
+    def __init__(
+        self,
+        target: Target | None = None,
+        *,
+        kernels: Kernels = "delegate",
+        root: Path = Path("/"),
+    ):
         self.target = target
         self.kernels = kernels
+        self.evidence: Evidence = "estimated" if _is_emulated() else "measured"
+        self._root = root
 
     def identity(self) -> dict[str, str]:
         return dict(self._identity)
@@ -57,6 +68,7 @@ class LocalDevice(Device):
             "machine": platform.machine(),
             "processors": str(os.cpu_count()),
             "kernel": platform.release(),
+            "clocks": self._clocks_note(),
             "kernels": self.kernels,
             "runner": f"sha256:{_sha256(self._runner())}",
         }
@@ -88,9 +100,41 @@ class LocalDevice(Device):
             )
             lock.acquire()
         try:
-            yield
+            with self._steady_clocks() if lock.lock_counter == 1 else nullcontext():
+                yield
         finally:
             lock.release()
+
+    @contextmanager
+    def _steady_clocks(self) -> Iterator[None]:
+        """All clocks at their highest where we may set them; put back however this ends."""
+        if not any(os.access(path, os.W_OK) for path in self._governors()):
+            yield
+            return
+        who = f"{platform.node()}, process {os.getpid()}"
+        command = [str(board_path(own_arch()))]
+        if self._root != Path("/"):
+            command += ["--root", str(self._root)]
+        command += ["keep", str(cache_dir() / "clocks.lock"), who, "pin", "silence", str(SILENCE_S)]
+        keeper = Keeper(command, self.name)
+        try:
+            yield
+        finally:
+            keeper.close()
+
+    def _governors(self) -> list[Path]:
+        policies = self._root / "sys" / "devices" / "system" / "cpu" / "cpufreq"
+        return sorted(policies.glob("policy*/scaling_governor"))
+
+    def _clocks_note(self) -> str:
+        """How steady the clock is while something is measured."""
+        governors = self._governors()
+        if not governors:
+            return "no clock governor"
+        if all(os.access(path, os.W_OK) for path in governors):
+            return "pinned at the highest while measuring"
+        names = sorted({path.read_text(encoding="utf-8").strip() for path in governors})
+        return f"governor {', '.join(names)}, not ours to pin"
 
     def run(
         self, jobs: Sequence[Job], *, threads: int = 1, progress: Progress | None = None
@@ -109,6 +153,8 @@ class LocalDevice(Device):
     def _command(self, backend: str, threads: int) -> RunnerCommand:
         argv = [str(self._runner()), "--library", str(library_path(backend))]
         argv += ["--threads", str(threads), "--kernels", self.kernels]
+        if self._root != Path("/"):
+            argv += ["--root", str(self._root)]
         if threads == 1:
             # one fixed processor; the highest number is the least used one on most systems
             argv += ["--cpu", str(max(os.sched_getaffinity(0)))]
@@ -161,6 +207,19 @@ def _package_folder(module: str) -> Path:
     """Where a package lies, without importing it; an empty path when it is not installed."""
     spec = importlib.util.find_spec(module)
     return Path(spec.origin).parent if spec is not None and spec.origin else Path()
+
+
+def _is_emulated() -> bool:
+    """This very program runs under a user-mode emulator, as in a container for another machine.
+
+    Such emulators answer for ``/proc/self/exe``, and not for this other name of it.
+    """
+    try:
+        with Path("/proc/thread-self/exe").open("rb") as file:
+            header = file.read(20)
+    except OSError:
+        return False
+    return int.from_bytes(header[18:20], "little") != _ELF_MACHINES[own_arch()]
 
 
 def _cpu_model() -> str:

@@ -27,10 +27,12 @@ GROUP = "edgeofa.devices"
 _BUILT_IN = {
     "local": ("edgeofa.devices.local", "LocalDevice"),
     "qemu-user": ("edgeofa.devices.qemu_user", "QemuUserDevice"),
+    "qemu-board": ("edgeofa.devices.qemu_board", "QemuBoardDevice"),
 }
 #: kind -> the class that is made of a target and an address
 _ADDRESSED = {
     "ssh": ("edgeofa.devices.ssh", "SshDevice"),
+    "serial": ("edgeofa.devices.serial_board", "SerialBoardDevice"),
 }
 
 Factory = Callable[["Target", str | None], Device]

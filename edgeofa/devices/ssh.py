@@ -8,7 +8,6 @@ run_jobs (runner)    the protocol, which does not know that the runner is far aw
 
 from __future__ import annotations
 
-import dataclasses
 import getpass
 import os
 import platform
@@ -18,7 +17,7 @@ from functools import cache
 from itertools import groupby
 from pathlib import Path
 
-from edgeofa.devices.base import Device, Evidence, Job, Measurement, Outcome, Progress
+from edgeofa.devices.base import Device, Evidence, Job, Outcome, Progress
 from edgeofa.devices.board import BoardFacts, check_belongs, check_libc
 from edgeofa.devices.keeper import SILENCE_S, Keeper
 from edgeofa.devices.local import Kernels, library_path
@@ -30,10 +29,6 @@ from edgeofa.emulation.runtimes import RUNTIMES, is_ready
 from edgeofa.errors import DeviceError, LinkLost, SetupError, UsageError
 from edgeofa.targets import Target
 from edgeofa.workfolder import work_folder
-
-#: an emulator's clock says nothing about the board that it stands for: its times are kept within
-#: the widest interval that a table can hold, and are never called measured
-_EMULATED_ERROR = 0.9
 
 
 class SshDevice(Device):
@@ -148,8 +143,6 @@ class SshDevice(Device):
                     files=files,
                 )
             outcomes += measurements(part, results, self.evidence)
-        if self.evidence != "measured":
-            outcomes = [_uncertain(o) for o in outcomes]
         return outcomes
 
     def bring(self, parcels: Sequence[Parcel], folder: Path) -> None:
@@ -274,10 +267,3 @@ def runtime_library(backend: str, machine: str, where: str) -> Path:
             hint="edgeofa setup --target rpi4",
         )
     return runtime.path
-
-
-def _uncertain(outcome: Outcome) -> Outcome:
-    """A time of an emulator, with an interval that says what it is worth."""
-    if not isinstance(outcome, Measurement):
-        return outcome
-    return dataclasses.replace(outcome, model_error=_EMULATED_ERROR)

@@ -76,7 +76,8 @@ def profile_command(qemu: Qemu, cpu: str, core: Core, root: Path, plugin: Path) 
     """
     if core.l1d is None or core.l2 is None:
         raise SetupError("the target file gives no caches (l1d, l2) to model", where=root)
-    arguments = [f"{plugin}", "out=trace", f"line={core.l1d.line_bytes}"]
+    # in an option of QEMU a doubled comma is a plain one
+    arguments = [f"{plugin}".replace(",", ",,"), "out=trace", f"line={core.l1d.line_bytes}"]
     for name, memory in (("l1", core.l1d), ("l2", core.l2)):
         arguments += [f"{name}sets={_sets(memory)}", f"{name}ways={memory.ways}"]
     return [*emulator_command(qemu, cpu, root), "-plugin", ",".join(arguments)]

@@ -39,6 +39,8 @@ def check_table(table: Table, space: Space, target: Target) -> tuple[Finding, ..
 
     if h.target != target.name or h.space != space.name:
         add("error", f"is about {h.target} and {h.space}, not {target.name} and {space.name}")
+    if "emulated" in h.device:
+        add("error", f"its times are an emulator's, not the device's ({h.device['emulated']})")
     if stale := staleness(h, target):
         add("error", stale)
     if foreign := sorted(set(h.resolutions) - set(space.resolutions)):
