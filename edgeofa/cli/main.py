@@ -44,7 +44,9 @@ def _main(
 
 def _register() -> None:
     from edgeofa.cli import (
+        accuracy,
         baseline,
+        compile_,
         deploy,
         device,
         doctor,
@@ -63,9 +65,11 @@ def _register() -> None:
     app.command()(solve.solve)
     app.command()(frontier.frontier)
     app.command()(deploy.deploy)
+    app.command("compile")(compile_.compile_)
     app.command("test")(test.regression)
     app.add_typer(baseline.app, name="baseline")
     app.add_typer(train.app, name="train")
+    app.add_typer(accuracy.app, name="accuracy")
     app.add_typer(table.app, name="table")
     app.add_typer(import_.app, name="import")
     app.add_typer(target.app, name="target")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import zipfile
-from dataclasses import dataclass
 from pathlib import Path
 
 from edgeofa.backends.base import Backend, TensorSpec
@@ -38,15 +37,6 @@ target_compile_options({prefix}_network PRIVATE {flags})
 """
 
 
-@dataclass(frozen=True)
-class Sizes:
-    """What a compiled network takes: constants in flash, working memory."""
-
-    weight_bytes: int
-    arena_bytes: int
-    layers: int
-
-
 def runtime_sources() -> dict[str, bytes]:
     """The kernels and the API's header, by file name."""
     runtime = data_dir() / "targets" / "runtime" / "mcu"
@@ -64,11 +54,12 @@ def sources(network: Network, prefix: str = "edgeofa") -> dict[str, bytes]:
     return {**runtime_sources(), **own, "CMakeLists.txt": recipe.encode()}
 
 
-def write_sources(network: Network, folder: Path, prefix: str = "edgeofa") -> Sizes:
-    """Write :func:`sources` to a folder, each file whole or not at all."""
-    for name, content in sources(network, prefix).items():
+def write_sources(network: Network, folder: Path, prefix: str = "edgeofa") -> tuple[str, ...]:
+    """Write :func:`sources` to a folder, each file whole or not at all; returns their names."""
+    files = sources(network, prefix)
+    for name, content in files.items():
         write_atomic(folder / name, content)
-    return Sizes(network.weight_bytes, network.plan.peak_bytes, len(network.layers))
+    return tuple(sorted(files))
 
 
 def _zipped(files: dict[str, bytes]) -> bytes:

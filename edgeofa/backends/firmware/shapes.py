@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 #: an immediate offset of a Thumb-2 load reaches this far
 _REACH_BYTES = 4095
-#: pairs of inputs that an unrolled chunk may hold: with the stores around it, such a loop stays
-#: within 1 KiB, the instruction cache of an STM32L4+'s flash accelerator
-_LARGEST_CHUNK = 16
+#: pairs of inputs that an unrolled chunk may hold. A longer one saves up to 2%, but the loop over
+#: blocks around it then leaves 1 KiB, the instruction cache in front of an STM32L4+'s flash
+_LARGEST_CHUNK = 8
 #: cycles around an unrolled chunk of a convolution, and for each pair in it (4 pixels, 2 channels)
 _CHUNK_CYCLES, _PAIR_CYCLES = 8, 16
 
