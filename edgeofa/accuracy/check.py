@@ -43,7 +43,7 @@ class AccuracyCheck:
 
 
 def check_accuracy(space: Space, subnet: Subnet, data: Path, seed: int = 0) -> AccuracyCheck:
-    """Cut the subnet out, recalibrate it on some of ``data``, count right answers on other pictures.
+    """Cut the subnet out, recalibrate it on some of ``data``, count right answers on others.
 
     Both as ``edgeofa deploy --data`` does them, in edgeofa's own executor, which runtimes
     agree with.
