@@ -18,12 +18,16 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from edgeofa.backends.firmware.link import COMPILER, PACKAGES, find_compiler
 from edgeofa.devices.native import Arch, board_path, build, own_arch, runner_path
+from edgeofa.emulation.cortex_m import cortex_model
 from edgeofa.emulation.mca import find_llvm
 from edgeofa.emulation.qemu import find_qemu
+from edgeofa.emulation.qemu_system import find_qemu_system
 from edgeofa.emulation.runtimes import RUNTIMES, Runtime, fetch, is_ready
 from edgeofa.emulation.sysroot import LIBRARIES, missing_libraries, sysroot
 from edgeofa.errors import SetupError
+from edgeofa.microcontroller import Microcontroller
 from edgeofa.paths import cache_dir
 from edgeofa.targets import Target
 
@@ -65,6 +69,8 @@ def requirements(target: Target) -> tuple[Requirement, ...]:
     if target.device == "qemu-user":
         needed += _emulation_packages()
         needed += [_library(runtime, target) for runtime in RUNTIMES]
+    if target.mcu is not None:
+        needed += _mcu_packages(target.mcu)
     if target.device == "ssh":
         needed.append(_tool("ssh", "reaches the board", "openssh-client"))
         if _is_foreign(target):
@@ -122,6 +128,8 @@ def _steps(target: Target) -> list[tuple[str, Callable[[], object]]]:
         core, emulation = target.core, target.emulation
         steps.append(("root folder", lambda: sysroot(core, emulation)))
         steps.append(("QEMU plugin", lambda: build("edgeofa-profile", "host")))
+    if target.mcu is not None:
+        steps.append(("QEMU plugin", lambda: build("edgeofa-cortex-m", "host")))
     if target.device == "ssh":
         arch: Arch = "aarch64" if _is_foreign(target) else own_arch()
         steps.append((f"{arch} programs for boards", lambda: board_path(arch)))
@@ -180,6 +188,30 @@ def _emulation_packages() -> list[Requirement]:
     ]
 
 
+def _mcu_packages(mcu: Microcontroller) -> list[Requirement]:
+    """What builds and emulates firmware; a flasher is named by ``edgeofa flash`` when missing."""
+    qemu, llvm = find_qemu_system(), find_llvm()
+    supported = qemu.version if qemu is not None and qemu.is_supported else None
+    needed = [
+        Requirement(
+            "qemu-system-arm (4.2 to 8.1)",
+            "emulates the board",
+            supported,
+            _apt(["qemu-system-arm"]),
+            ("qemu-system-arm",),
+        ),
+        _tool(COMPILER, "compiles firmware", *PACKAGES),
+    ]
+    if cortex_model(mcu.cycle_model).engine == "mca":
+        found = llvm.version if llvm is not None else None
+        needed.append(
+            Requirement(
+                "llvm-mca", "prices code on the core", found, _apt(["llvm-19"]), ("llvm-19",)
+            )
+        )
+    return needed
+
+
 def _cross_compiler() -> Requirement:
     return _tool(
         "aarch64-linux-gnu-gcc",
@@ -220,4 +252,6 @@ def _install(packages: Sequence[str], *, allowed: bool, report: Report) -> None:
         if done.returncode and "install" in step:
             raise SetupError(f"apt-get failed: {done.stderr.strip()[-600:]}", hint=command)
     find_qemu.cache_clear()
+    find_qemu_system.cache_clear()
+    find_compiler.cache_clear()
     find_llvm.cache_clear()

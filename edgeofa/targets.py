@@ -5,45 +5,28 @@ from __future__ import annotations
 import difflib
 import hashlib
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from edgeofa.datafile import read_data_file
 from edgeofa.devices.registry import device_kinds
 from edgeofa.errors import UsageError
 from edgeofa.graph.ir import DType
+from edgeofa.intervals import DataModel, Interval
+from edgeofa.microcontroller import Microcontroller
 from edgeofa.paths import data_dir
 
 _MAX_FILE_BYTES = 1 << 18
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Interval(_Model):
-    """A figure with its 95% interval and where it comes from."""
-
-    value: float = Field(gt=0)
-    low: float = Field(gt=0)
-    high: float = Field(gt=0)
-    source: str = Field(min_length=1)
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Interval:
-        if not self.low <= self.value <= self.high:
-            raise ValueError(f"low <= value <= high does not hold: {self}")
-        return self
-
-
-class Cache(_Model):
+class Cache(DataModel):
     bytes: int = Field(gt=0)
     ways: int = Field(gt=0)
     line_bytes: int = Field(gt=0)
 
 
-class Core(_Model):
+class Core(DataModel):
     isa: str
     microarchitecture: str
     clock_hz: float = Field(gt=0)
@@ -53,13 +36,13 @@ class Core(_Model):
     source: str
 
 
-class Memory(_Model):
+class Memory(DataModel):
     ram_bytes: int = Field(gt=0)
     flash_bytes: int | None = Field(default=None, gt=0)
     source: str
 
 
-class Power(_Model):
+class Power(DataModel):
     """Watts of the whole board."""
 
     idle_w: Interval
@@ -67,7 +50,7 @@ class Power(_Model):
     core_w: Interval
 
 
-class Emulation(_Model):
+class Emulation(DataModel):
     """How the target is emulated when no board is at hand."""
 
     engine: Literal["qemu-user"]
@@ -82,7 +65,7 @@ class Emulation(_Model):
     model: str
 
 
-class Target(_Model):
+class Target(DataModel):
     """A kind of device. ``backends`` are in order of preference."""
 
     schema_version: Literal[1]
@@ -97,6 +80,7 @@ class Target(_Model):
     memory: Memory | None = None
     power: Power | None = None
     emulation: Emulation | None = None
+    mcu: Microcontroller | None = None
 
     @field_validator("device")
     @classmethod
@@ -109,12 +93,17 @@ class Target(_Model):
     def _emulation(self) -> Target:
         if self.device == "qemu-user" and (self.emulation is None or self.core is None):
             raise ValueError("device = 'qemu-user' needs the sections [core] and [emulation]")
+        if self.device in ("qemu-board", "serial") and (self.mcu is None or self.core is None):
+            raise ValueError(f"device = {self.device!r} needs the sections [core] and [mcu]")
         return self
 
     @property
     def digest(self) -> str:
         """SHA-256 over everything that can change a number, the first 16 hex digits."""
-        text = self.model_dump_json(exclude={"description", "default_space"})
+        unread: dict[str, Any] = {"description": True, "default_space": True}
+        # how a board is reached changes no number; targets of other kinds have no such section
+        unread["mcu"] = True if self.mcu is None else {"serial": True, "flashing": True}
+        text = self.model_dump_json(exclude=unread)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

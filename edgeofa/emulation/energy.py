@@ -26,6 +26,9 @@ def energy_mj(target: Target, latency_ms: float, threads: int = 1) -> Energy | N
     The interval is that of the power alone; an interval of the latency multiplies it. None for a
     target without power figures.
     """
+    if target.mcu is not None and target.mcu.active_w is not None:
+        active = target.mcu.active_w
+        return Energy(active.value * latency_ms, active.low * latency_ms, active.high * latency_ms)
     if target.power is None:
         return None
     idle, core = target.power.idle_w, target.power.core_w

@@ -10,7 +10,7 @@ import re
 import shutil
 import sqlite3
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cache
@@ -62,6 +62,33 @@ def require_llvm() -> Llvm:
     return llvm
 
 
+@dataclass(frozen=True)
+class Isa:
+    """How LLVM is told about an instruction set, and how the code of a block is written.
+
+    ``split`` gives a block's instructions, ``unit`` the bytes of the little-endian units that
+    their hexadecimal digits are written in.
+    """
+
+    triple: str
+    features: str
+    split: Callable[[str], list[str]]
+    unit: int
+
+    def bytes_of(self, instruction: str) -> str:
+        """The instruction's bytes in memory order, as llvm-mc reads them."""
+        digits = 2 * self.unit
+        units = [instruction[i : i + digits] for i in range(0, len(instruction), digits)]
+        return " ".join(f"0x{u[i : i + 2]}" for u in units for i in range(digits - 2, -2, -2))
+
+
+def _words(code: str) -> list[str]:
+    return [code[i : i + 8] for i in range(0, len(code), 8)]
+
+
+AARCH64 = Isa("aarch64", _FEATURES, _words, 4)
+
+
 class BlockPrices:
     """Prices for one core (``mca_cpu`` is llvm-mca's ``-mcpu``), kept in an SQLite file.
 
@@ -69,7 +96,8 @@ class BlockPrices:
     nothing that cannot be computed again.
     """
 
-    def __init__(self, mca_cpu: str, path: Path, llvm: Llvm | None = None):
+    def __init__(self, mca_cpu: str, path: Path, llvm: Llvm | None = None, *, isa: Isa = AARCH64):
+        self._isa = isa
         self._llvm = llvm or require_llvm()
         self._cpu = mca_cpu
         self._path = path
@@ -84,7 +112,7 @@ class BlockPrices:
     def cycles(self, codes: Iterable[str]) -> dict[str, float]:
         """Cycles per execution of each block; a block that llvm-mca cannot price is left out.
 
-        ``codes`` are blocks as 8 hexadecimal digits per instruction. Raises ``DeviceError`` when
+        ``codes`` are blocks as ``Isa.split`` takes them. Raises ``DeviceError`` when
         llvm-mca itself fails.
         """
         wanted = sorted(set(codes))
@@ -153,10 +181,10 @@ class BlockPrices:
         source: list[str] = []
         for number, code in enumerate(codes):
             source.append(f"# LLVM-MCA-BEGIN r{number}")
-            source += [assembly[word] for word in _words(code) if word in assembly]
+            source += [assembly[word] for word in self._isa.split(code) if word in assembly]
             source.append(f"# LLVM-MCA-END r{number}")
-        command = [str(self._llvm.mca), "-mtriple=aarch64", f"-mcpu={self._cpu}"]
-        command += [f"-mattr={_FEATURES}", f"-iterations={_ITERATIONS}"]
+        command = [str(self._llvm.mca), f"-mtriple={self._isa.triple}", f"-mcpu={self._cpu}"]
+        command += [f"-mattr={self._isa.features}", f"-iterations={_ITERATIONS}"]
         # without this a single atomic instruction makes the whole batch fail
         major = int(self._llvm.version.split(".")[0])
         command.append(f"-skip-unsupported-instructions={'any' if major < 20 else 'lack-sched'}")
@@ -175,11 +203,12 @@ class BlockPrices:
 
     def _disassemble(self, codes: Sequence[str]) -> dict[str, str]:
         """Assembly of every distinct instruction that LLVM knows."""
-        words = sorted({word for code in codes for word in _words(code)})
-        lines = [" ".join(f"0x{word[i : i + 2]}" for i in (6, 4, 2, 0)) for word in words]
-        command = [str(self._llvm.mc), "-disassemble", "-triple=aarch64", f"-mattr={_FEATURES}"]
+        words = sorted({word for code in codes for word in self._isa.split(code)})
+        lines = [self._isa.bytes_of(word) for word in words]
+        command = [str(self._llvm.mc), "-disassemble", f"-triple={self._isa.triple}"]
+        command += [f"-mattr={self._isa.features}"]
         output, errors = _run(command, "\n".join(lines) + "\n")
-        unknown = {int(n) for n in re.findall(r"<stdin>:([0-9]+):[0-9]+: warning", errors)}
+        unknown = {int(n) for n in re.findall(r"<stdin>:([0-9]+):[0-9]+: warning: invalid", errors)}
         known = [word for number, word in enumerate(words, 1) if number not in unknown]
         text = [x.strip() for x in output.splitlines() if re.match(r"\s+[a-z]", x)]
         if len(text) != len(known):
@@ -193,10 +222,6 @@ def _plausible(code: str, cycles: object) -> bool:
     """No core of ours retires more than 8 or fewer than 1/200 instructions per cycle."""
     words = len(code) / 8
     return isinstance(cycles, float) and (cycles == 0 or words / 8 <= cycles <= words * 200)
-
-
-def _words(code: str) -> list[str]:
-    return [code[i : i + 8] for i in range(0, len(code), 8)]
 
 
 def _run(command: list[str], text: str) -> tuple[str, str]:

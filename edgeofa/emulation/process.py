@@ -59,7 +59,7 @@ _KILLED = (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGALRM)
 
 
 @cache
-def _dies_with_parent() -> tuple[str, ...]:
+def dies_with_parent() -> tuple[str, ...]:
     """What makes the program after it end when this process does, even by ``kill -9``.
 
     Not ``preexec_fn``, which may deadlock in a program with threads.
@@ -109,7 +109,7 @@ class ProcessGroup:
             if self._closed:
                 raise DeviceError("the emulation was stopped", where=folder)
             process = subprocess.Popen(
-                [*_dies_with_parent(), *command],
+                [*dies_with_parent(), *command],
                 cwd=folder,
                 env={},
                 stdin=stdin,

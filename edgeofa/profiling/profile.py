@@ -313,7 +313,7 @@ def _row(
     threads: int,
 ) -> Row:
     e = estimate
-    energy = e.status != "failed" and target.power is not None
+    energy = e.status != "failed"
 
     def energy_at(ms: float, end: Literal["mj", "low_mj", "high_mj"]) -> float | None:
         found = energy_mj(target, ms, threads) if energy else None

@@ -7,8 +7,10 @@ number. A measured table depends on a device that is not at hand here; only its 
 
 from __future__ import annotations
 
+from edgeofa.emulation.cortex_m import cortex_model
 from edgeofa.emulation.model import core_model
 from edgeofa.emulation.runtimes import RUNTIMES
+from edgeofa.microcontroller import Microcontroller
 from edgeofa.tables.table import Header
 from edgeofa.targets import Target
 
@@ -17,6 +19,8 @@ def staleness(header: Header, target: Target) -> str | None:
     """Why a table of ``target`` must not be used any more; None for a fresh one."""
     if header.target_digest != target.digest:
         return f"made for another version of the target file {target.name} (its digest differs)"
+    if target.mcu is not None and "cycle_model" in header.device:
+        return _stale_firmware(header, target.mcu)
     # what other kinds of devices model with, their own identity says
     if target.emulation is None or "latency_model" not in header.device:
         return None
@@ -35,4 +39,20 @@ def staleness(header: Header, target: Target) -> str | None:
     )
     if made != now:
         return f"made with {header.backend} {made}, edgeofa setup brings {now}"
+    return None
+
+
+def _stale_firmware(header: Header, mcu: Microcontroller) -> str | None:
+    """The same for an emulated microcontroller: its cycle model, and the kernels."""
+    from edgeofa.backends.registry import get_backend
+
+    model = cortex_model(mcu.cycle_model).identity
+    if header.device["cycle_model"] != model:
+        return (
+            f"made with other constants of the cycle model ({header.device['cycle_model']}, "
+            f"now {model})"
+        )
+    kernels = get_backend("firmware").version()
+    if header.backend == "firmware" and header.runtime_version != kernels:
+        return f"made with other kernels ({header.runtime_version}, now {kernels})"
     return None

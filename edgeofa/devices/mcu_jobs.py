@@ -1,0 +1,174 @@
+"""Jobs on a microcontroller: networks into as few images as they fit, then run one by one.
+
+Real and emulated boards differ in how an image gets there and in where the time comes from; all
+else is here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeofa.backends.firmware.link import (
+    MAX_NETWORKS,
+    CompiledNetwork,
+    DoesNotFit,
+    FirmwareImage,
+    link,
+    read_network,
+)
+from edgeofa.devices.base import Failure, Job
+from edgeofa.devices.serial_protocol import BoardInfo, BoardLink, MemoryUse
+from edgeofa.errors import DeviceError, EdgeofaError, UsageError
+from edgeofa.targets import Target
+
+#: of the board's flash for weights; code is not counted before it is linked
+_WEIGHT_SHARE = 0.75
+#: code that a network's own inner loops take, about
+_CODE_BYTES = 6000
+_SEED = 1
+
+
+@dataclass(frozen=True)
+class BoardRun:
+    """One network's inferences: cycles by the board's own timer, output, memory."""
+
+    cycles: tuple[int, ...]
+    layer_cycles: tuple[int, ...]
+    output: NDArray[Any] | None
+    memory: MemoryUse
+
+
+def read_jobs(jobs: Sequence[Job]) -> tuple[dict[int, CompiledNetwork], dict[int, Failure]]:
+    """The networks of ``jobs`` by number, and the jobs that have none that can run."""
+    networks: dict[int, CompiledNetwork] = {}
+    failures: dict[int, Failure] = {}
+    for number, job in enumerate(jobs):
+        if job.backend != "firmware":
+            raise UsageError(
+                f"a microcontroller runs no artifact of the back end {job.backend}",
+                hint="--backend firmware",
+            )
+        try:
+            network = read_network(job.path)
+        except EdgeofaError as error:
+            failures[number] = Failure(job, str(error))
+            continue
+        if job.input is not None and job.input.nbytes != network.input_bytes:
+            reason = f"an input of {job.input.nbytes} bytes, it takes {network.input_bytes}"
+            failures[number] = Failure(job, reason)
+        else:
+            networks[number] = network
+    return networks, failures
+
+
+def images(
+    target: Target,
+    jobs: Sequence[Job],
+    networks: Mapping[int, CompiledNetwork],
+    *,
+    emulated: bool,
+) -> Iterator[tuple[FirmwareImage, list[int]] | Failure]:
+    """Images that hold all ``networks``, with the numbers of those in each; a failure for one
+    that no image can hold, or that the compiler refuses."""
+    pending = _partition(target, networks)
+    while pending:
+        numbers = pending.pop(0)
+        try:
+            image = link(target, [networks[n] for n in numbers], emulated=emulated)
+        except DeviceError as error:
+            if len(numbers) == 1:
+                yield Failure(jobs[numbers[0]], str(error))
+                continue
+            if not isinstance(error, DoesNotFit):
+                # one of them is to blame
+                pending = [[n] for n in numbers] + pending
+                continue
+            middle = len(numbers) // 2
+            pending = [numbers[:middle], numbers[middle:], *pending]
+            continue
+        yield image, numbers
+
+
+def _partition(target: Target, networks: Mapping[int, CompiledNetwork]) -> list[list[int]]:
+    """Numbers of networks that one flash should hold, in order."""
+    if target.mcu is None:
+        raise UsageError("not a microcontroller: no section [mcu]", where=f"target {target.name}")
+    room = target.mcu.flash.bytes * _WEIGHT_SHARE
+    groups: list[list[int]] = []
+    left = 0.0
+    for number, network in networks.items():
+        size = network.weight_bytes + _CODE_BYTES
+        if not groups or size > left or len(groups[-1]) == MAX_NETWORKS:
+            groups.append([])
+            left = room
+        groups[-1].append(number)
+        left -= size
+    return groups
+
+
+def check_board(found: BoardInfo, image: FirmwareImage, clock_hz: float, where: str) -> None:
+    """``DeviceError`` unless the board runs this very image, at the clock of the target."""
+    if found.target != image.target:
+        raise DeviceError(
+            f"the firmware there is for {found.target[:40]}, not for {image.target}",
+            where=where,
+            hint="is it the right port? then: edgeofa flash",
+        )
+    if found.digest != image.digest:
+        raise DeviceError(
+            f"a stale firmware runs there ({found.digest[:16]}…, not {image.digest[:16]}…)",
+            where=where,
+            hint="edgeofa flash",
+        )
+    if found.clock_hz != round(clock_hz):
+        raise DeviceError(
+            f"the firmware runs at {found.clock_hz / 1e6:g} MHz, the target file says "
+            f"{clock_hz / 1e6:g} MHz",
+            where=where,
+            hint="correct clock_hz in the target file, or flash again",
+        )
+    if found.networks != len(image.networks):
+        raise DeviceError(
+            f"{found.networks} networks in it instead of {len(image.networks)}", where=where
+        )
+
+
+def perform(
+    link_: BoardLink,
+    index: int,
+    job: Job,
+    network: CompiledNetwork,
+    *,
+    runs: int,
+    limit_s: float,
+) -> BoardRun:
+    """Run network ``index`` of the image: once with the job's input for its output, then ``runs``
+    times for time, and once more for the layers where an output is wanted.
+
+    A network overwrites its input, so the runs after the first one compute on what it left; no
+    kernel's time depends on values.
+    """
+    info = link_.select(index)
+    if (info.input_bytes, info.output_bytes) != (network.input_bytes, network.output_bytes):
+        raise DeviceError(f"network {index} has other sizes there than in the image")
+    if job.input is None:
+        link_.fill_input(_SEED)
+    else:
+        link_.set_input(np.ascontiguousarray(job.input).tobytes())
+    output: NDArray[Any] | None = None
+    cycles: tuple[int, ...] = link_.run(1, limit_s=limit_s)
+    if job.want_output:
+        output = np.frombuffer(link_.output(network.output_bytes), np.int8)
+    memory = link_.memory()
+    if runs > 1:
+        cycles = link_.run(runs, limit_s=limit_s)
+    layers: tuple[int, ...] = ()
+    if job.want_output:
+        link_.run(1, layers=True, limit_s=limit_s)
+        layers = link_.layer_cycles()
+    return BoardRun(cycles, layers, output, memory)
