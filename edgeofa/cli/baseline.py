@@ -100,7 +100,7 @@ def history(
 ) -> None:
     """Every figure that was accepted, by deployment and date."""
     from edgeofa.jsonio import dumps
-    from edgeofa.regression.diff import accepted_history
+    from edgeofa.regression.history import accepted_history
     from edgeofa.regression.reports import history_text
 
     found = accepted_history(baselines, target, deployment)

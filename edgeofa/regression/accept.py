@@ -28,7 +28,7 @@ from edgeofa.regression.constants import check_constants
 from edgeofa.regression.cuts import open_cuts
 from edgeofa.regression.deployed import Deployed
 from edgeofa.regression.endurance import check_endurance
-from edgeofa.regression.outputs import check_outputs, run_outputs
+from edgeofa.regression.outputs import DoesNotRun, check_outputs, run_images
 from edgeofa.regression.record import Check
 from edgeofa.regression.suite import Plan, today
 from edgeofa.regression.timing import HALF_WIDTH, Timing, gate_of, measure_latency, pool
@@ -62,9 +62,12 @@ def accept(
     identity = dict(device.identity())
     with work_folder("accept") as folder:
         _must_pass(check_constants(deployed, material.graph), deployed)
-        outputs = run_outputs(device, deployed, material, record.threads)
-        if isinstance(outputs, str):
-            raise RegressionFound(f"the artifact does not run: {outputs}", where=deployed.name)
+        try:
+            outputs = run_images(device, deployed, material.graph, material.inputs)
+        except DoesNotRun as error:
+            raise RegressionFound(
+                f"the artifact does not run: {error.what}", where=deployed.name
+            ) from error
         checked = check_outputs(
             device,
             deployed,
@@ -107,9 +110,7 @@ def accept(
     accuracy, images = None, None
     if plan.data is not None:
         pictures = load_pictures(plan.data, deployed, plan.images, plan.seed)
-        check = check_accuracy(
-            device, deployed, material, pictures, baseline=None, threads=record.threads
-        )
+        check = check_accuracy(device, deployed, material, pictures, baseline=None)
         _must_pass(check, deployed)
         accuracy, images = check.value, pictures.digest
     energy = energy_mj(target, timing.ms, record.threads)
@@ -140,7 +141,7 @@ def accept(
         heap_bytes=enduring.heap_bytes,
         accuracy=accuracy,
         accuracy_images=images,
-        outputs=digest_outputs(outputs.values),
+        outputs=digest_outputs(outputs),
         blocks=tuple(
             BlockFigure(block=name, ms=b.ms, low_ms=b.low_ms, high_ms=b.high_ms)
             for name, b in blocks.items()

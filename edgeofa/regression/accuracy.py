@@ -9,14 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeofa.backends.layout import to_runtime
-from edgeofa.backends.registry import get_backend
-from edgeofa.devices.base import Device, Failure, Job
-from edgeofa.errors import DeviceError
+from edgeofa.devices.base import Device
 from edgeofa.graph.ir import Array
 from edgeofa.graph.reference import quantization, quantize_array, run
 from edgeofa.regression.deployed import Deployed
 from edgeofa.regression.material import Material
+from edgeofa.regression.outputs import run_images
 from edgeofa.regression.record import Check
 
 _BATCH = 32
@@ -54,7 +52,6 @@ def check_accuracy(
     pictures: Labelled,
     *,
     baseline: float | None,
-    threads: int,
 ) -> Check:
     """The device must be right where the reference is, chance aside, and as often as before.
 
@@ -65,23 +62,8 @@ def check_accuracy(
     stored = pictures.images
     if material.graph.precision == "int8":
         stored = quantize_array(stored, quantization(material.graph, material.graph.input))
-    spec = get_backend(deployed.record.backend).specs(material.graph)[0]
-    jobs = [
-        Job(
-            deployed.artifact,
-            deployed.record.backend,
-            warmups=0,
-            input=to_runtime(stored[i : i + 1], spec),
-            want_output=True,
-            timed=False,
-        )
-        for i in range(len(stored))
-    ]
-    answers = []
-    for outcome in device.run(jobs, threads=threads):
-        if isinstance(outcome, Failure) or outcome.output is None:
-            raise DeviceError(f"a picture was lost: {outcome}"[:300], where=device.name)
-        answers.append(int(outcome.output.reshape(-1).argmax()))
+    outputs = run_images(device, deployed, material.graph, stored)
+    answers = [int(o.reshape(-1).argmax()) for o in outputs]
     reference = np.concatenate(
         [run(material.graph, stored[i : i + _BATCH]) for i in range(0, len(stored), _BATCH)]
     ).reshape(len(stored), -1)

@@ -1,15 +1,13 @@
-"""Baselines among each other: what changed between two, and how a deployment came to be."""
+"""What changed between two baselines."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
-from edgeofa.errors import MissingMaterial, UsageError
-from edgeofa.regression.baseline import Baseline, list_baselines
+from edgeofa.errors import UsageError
+from edgeofa.regression.baseline import Baseline
 from edgeofa.regression.cause import changes
-from edgeofa.regression.record import Moved, Point
-from edgeofa.regression.suite import points_of
+from edgeofa.regression.record import Moved
 from edgeofa.regression.timing import Change, compare
 
 #: blocks that changed by less are not listed
@@ -30,15 +28,6 @@ class BaselineDiff:
     same_outputs: bool
     blocks: tuple[Moved, ...]
     changes: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class History:
-    """Everything that was accepted of one deployment on one target, the oldest first."""
-
-    target: str
-    deployment: str
-    points: tuple[Point, ...]
 
 
 def diff_baselines(old: Baseline, new: Baseline) -> BaselineDiff:
@@ -70,17 +59,3 @@ def diff_baselines(old: Baseline, new: Baseline) -> BaselineDiff:
 
 def _title(baseline: Baseline) -> str:
     return f"{baseline.backend} {baseline.runtime}, {baseline.evidence}, {baseline.date}"
-
-
-def accepted_history(root: Path, target: str | None, deployment: str | None) -> tuple[History, ...]:
-    """``MissingMaterial`` when nothing was accepted."""
-    points: dict[tuple[str, str], list[Point]] = {}
-    for _, baseline in list_baselines(root, target, deployment):
-        key = (baseline.target, baseline.deployment)
-        points.setdefault(key, []).extend(points_of(baseline))
-    if not points:
-        raise MissingMaterial("no baselines", where=root, hint="edgeofa baseline accept")
-    return tuple(
-        History(target, name, tuple(sorted(found, key=lambda p: p.date)))
-        for (target, name), found in sorted(points.items())
-    )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ import numpy as np
 from edgeofa.backends.layout import from_runtime, to_runtime
 from edgeofa.backends.registry import get_backend
 from edgeofa.devices.base import Device, Failure, Job
-from edgeofa.graph.ir import Array
+from edgeofa.errors import DeviceError
+from edgeofa.graph.ir import Array, Graph
 from edgeofa.graph.reference import quantization
 from edgeofa.regression.blocks import segment_of, segments
 from edgeofa.regression.cuts import open_cuts
@@ -26,45 +28,45 @@ _WALK_S = 15.0
 WHOLE_LIMITS = {"float32": RELATIVE_LIMIT, "int8": 0.5}
 
 
-@dataclass(frozen=True, eq=False)
-class Outputs:
-    """The device's outputs for the stored inputs, as stored in the graph's type."""
+def run_images(device: Device, deployed: Deployed, graph: Graph, stored: Array) -> list[Array]:
+    """The artifact's output on the device for each image (NHWC, as stored), as stored.
 
-    values: tuple[Array, ...]
-
-
-def run_outputs(
-    device: Device, deployed: Deployed, material: Material, threads: int
-) -> Outputs | str:
-    """The artifact's outputs on the device, or why it does not run."""
-    spec = get_backend(deployed.record.backend).specs(material.graph)
+    Raises ``DeviceError`` when an image does not run, or its output is not the graph's.
+    """
+    source, sink = get_backend(deployed.record.backend).specs(graph)
     jobs = [
         Job(
             deployed.artifact,
             deployed.record.backend,
             warmups=0,
-            input=to_runtime(material.inputs[i : i + 1], spec[0]),
+            input=to_runtime(stored[i : i + 1], source),
             want_output=True,
             timed=False,
         )
-        for i in range(len(material.inputs))
+        for i in range(len(stored))
     ]
+    shape, dtype = graph.output_tensor.shape, graph.output_tensor.dtype
     values = []
-    for outcome in device.run(jobs, threads=threads):
+    for outcome in device.run(jobs, threads=deployed.record.threads):
         if isinstance(outcome, Failure) or outcome.output is None:
-            return outcome.reason if isinstance(outcome, Failure) else "no output came back"
-        value = from_runtime(outcome.output, spec[1])
-        if value.size != material.outputs[0].size or value.dtype != material.outputs.dtype:
-            return f"its output is {value.dtype}{list(value.shape)}"
-        values.append(value.reshape(material.outputs[:1].shape))
-    return Outputs(tuple(values))
+            reason = outcome.reason if isinstance(outcome, Failure) else "no output came back"
+            raise DoesNotRun(reason, where=device.name)
+        value = from_runtime(outcome.output, sink)
+        if value.size != math.prod(shape) or value.dtype.name != dtype:
+            raise DoesNotRun(f"its output is {value.dtype}{list(value.shape)}", where=device.name)
+        values.append(value.reshape(shape))
+    return values
+
+
+class DoesNotRun(DeviceError):
+    """The artifact, not the device, is at fault: the runtime refuses it, or it crashes."""
 
 
 def check_outputs(
     device: Device,
     deployed: Deployed,
     material: Material,
-    outputs: Outputs,
+    outputs: Sequence[Array],
     folder: Path,
     *,
     accepted: bool,
@@ -169,10 +171,10 @@ def _is_int8(material: Material) -> bool:
     return material.graph.precision == "int8"
 
 
-def _differences(material: Material, outputs: Outputs) -> list[float]:
+def _differences(material: Material, outputs: Sequence[Array]) -> list[float]:
     """The largest difference of each image: in steps, or (float32) of the largest output."""
     found = []
-    for value, expected in zip(outputs.values, material.outputs, strict=True):
+    for value, expected in zip(outputs, material.outputs, strict=True):
         wide = expected.astype(np.float64)
         difference = np.abs(value[0].astype(np.float64) - wide).max()
         if not _is_int8(material):

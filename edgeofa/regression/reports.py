@@ -11,7 +11,8 @@ from xml.etree import ElementTree
 from edgeofa.errors import DeviceError, RegressionFound, UnstableMeasurement
 from edgeofa.paths import write_atomic
 from edgeofa.regression.baseline import Baseline
-from edgeofa.regression.diff import BaselineDiff, History
+from edgeofa.regression.diff import BaselineDiff
+from edgeofa.regression.history import History
 from edgeofa.regression.record import Check, DeploymentTest, TestReport
 
 #: where GitHub's runners want a job's Markdown

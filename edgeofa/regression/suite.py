@@ -12,13 +12,12 @@ from pathlib import Path
 from edgeofa import __version__
 from edgeofa.devices.base import Device
 from edgeofa.emulation.energy import energy_mj
-from edgeofa.errors import DeviceError, EdgeofaError
+from edgeofa.errors import DeviceError
 from edgeofa.regression.accuracy import check_accuracy, load_pictures
 from edgeofa.regression.baseline import (
     Baseline,
     digest_outputs,
     find_baseline,
-    list_baselines,
     runtime_of,
 )
 from edgeofa.regression.blocks import measure_segments, segments
@@ -27,7 +26,8 @@ from edgeofa.regression.constants import check_constants
 from edgeofa.regression.cuts import open_cuts
 from edgeofa.regression.deployed import Deployed
 from edgeofa.regression.endurance import check_endurance, limit_bytes
-from edgeofa.regression.outputs import check_outputs, run_outputs
+from edgeofa.regression.history import stored_points
+from edgeofa.regression.outputs import DoesNotRun, check_outputs, run_images
 from edgeofa.regression.record import (
     Check,
     DeploymentTest,
@@ -81,6 +81,8 @@ class _Session:
     checks: list[Check] = field(default_factory=list)
     timing: Timing | None = None
     moved: tuple[Moved, ...] = ()
+    #: whether the artifact runs at all
+    runs: bool = True
 
     @property
     def threads(self) -> int:
@@ -166,7 +168,7 @@ def test_deployment(
         checks=tuple(session.checks),
         changes=changed,
         cause=cause,
-        history=history(plan.baselines, session, today()),
+        history=_history(session),
         device_identity=identity,
         seconds=round(time.monotonic() - begin, 3),
     )
@@ -190,14 +192,16 @@ def _outputs(session: _Session) -> None:
         )
         return
     session.checks.append(check_constants(session.deployed, material.graph))
-    outputs = run_outputs(session.device, session.deployed, material, session.threads)
-    if isinstance(outputs, str):
-        session.add("outputs", "failed", f"the artifact does not run: {outputs}")
+    try:
+        outputs = run_images(session.device, session.deployed, material.graph, material.inputs)
+    except DoesNotRun as error:
+        session.add("outputs", "failed", f"the artifact does not run: {error.what}")
+        session.runs = False
         return
     accepted = (
         baseline is not None
         and baseline.artifact == session.deployed.record.artifact.sha256
-        and baseline.outputs == digest_outputs(outputs.values)
+        and baseline.outputs == digest_outputs(outputs)
         and session.checks[-1].status == "passed"
     )
     session.checks.append(
@@ -215,10 +219,7 @@ def _outputs(session: _Session) -> None:
 
 
 def _latency(session: _Session) -> None:
-    if any(
-        c.name == "outputs" and c.summary.startswith("the artifact does not run")
-        for c in session.checks
-    ):
+    if not session.runs:
         return
     baseline = session.baseline
     measure = _measurement(session)
@@ -402,60 +403,30 @@ def _accuracy(session: _Session) -> None:
             material,
             pictures,
             baseline=baseline.accuracy if baseline is not None and same else None,
-            threads=session.threads,
         )
     )
 
 
-def history(root: Path, session: _Session, now: str) -> tuple[Point, ...]:
+def _history(session: _Session) -> tuple[Point, ...]:
     """What was accepted of this deployment so far, and this run last."""
-    points = []
-    try:
-        stored = list_baselines(root, session.target.name, session.deployed.name)
-    except EdgeofaError:
-        stored = []  # the one that was compared with was readable; a picture is no reason to fail
-    for _, baseline in stored:
-        if baseline.evidence == session.device.evidence and baseline.backend == session.backend:
-            points += points_of(baseline)
-    if session.timing is not None:
+    points = stored_points(
+        session.plan.baselines,
+        session.target.name,
+        session.deployed.name,
+        session.backend,
+        session.device.evidence,
+    )
+    timing = session.timing
+    if timing is not None:
         points.append(
             Point(
-                date=now,
+                date=today(),
                 runtime=f"{runtime_of(session.identity, session.backend)} (this run)",
-                latency_ms=session.timing.ms,
-                low_ms=session.timing.low_ms,
-                high_ms=session.timing.high_ms,
-                evidence=session.timing.evidence,
+                latency_ms=timing.ms,
+                low_ms=timing.low_ms,
+                high_ms=timing.high_ms,
+                evidence=timing.evidence,
                 artifact=session.deployed.record.artifact.sha256,
             )
         )
-    return tuple(sorted(points, key=lambda p: p.date))
-
-
-def points_of(baseline: Baseline) -> list[Point]:
-    """A baseline's own history and itself."""
-    latency = baseline.latency
-    earlier = [
-        Point(
-            date=h.date,
-            runtime=baseline.runtime,
-            latency_ms=h.latency_ms,
-            low_ms=h.low_ms,
-            high_ms=h.high_ms,
-            evidence=baseline.evidence,
-            artifact=h.artifact,
-        )
-        for h in baseline.history
-    ]
-    return [
-        *earlier,
-        Point(
-            date=baseline.date,
-            runtime=baseline.runtime,
-            latency_ms=latency.ms,
-            low_ms=latency.low_ms,
-            high_ms=latency.high_ms,
-            evidence=baseline.evidence,
-            artifact=baseline.artifact,
-        ),
-    ]
+    return tuple(points)
