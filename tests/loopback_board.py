@@ -273,6 +273,10 @@ class LoopbackBoard:
             "scaling_governor": "ondemand",
         }.items():
             self.write(f"/sys/devices/system/cpu/cpufreq/policy0/{name}", f"{value}\n")
+        for number in range(core.cores):
+            processor = self.root / f"sys/devices/system/cpu/cpu{number}"
+            processor.mkdir()
+            (processor / "cpufreq").symlink_to("../cpufreq/policy0")
         self.write("/sys/class/thermal/thermal_zone0/type", "cpu-thermal\n")
         self.write("/sys/class/thermal/thermal_zone0/temp", "48312\n")
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -174,6 +175,64 @@ def test_two_never_measure_at_once(tmp_path, monkeypatch) -> None:
     with pytest.warns(UserWarning, match="another edgeofa measures"), LocalDevice().exclusive():
         assert first.wait(10) == -signal.SIGKILL
     first.stdout.close()
+
+
+POLICY = "sys/devices/system/cpu/cpufreq/policy0"
+
+
+@pytest.fixture
+def root(tmp_path) -> Path:
+    """A sysfs with one clock that we may set."""
+    folder = tmp_path / "root" / POLICY
+    folder.mkdir(parents=True)
+    for name, value in (
+        ("scaling_governor", "powersave"),
+        ("scaling_min_freq", "800000"),
+        ("scaling_max_freq", "3000000"),
+    ):
+        (folder / name).write_text(f"{value}\n", encoding="utf-8")
+    for number in range(os.cpu_count() or 1):
+        processor = tmp_path / "root" / f"sys/devices/system/cpu/cpu{number}"
+        processor.mkdir()
+        (processor / "cpufreq").symlink_to("../cpufreq/policy0")
+    return tmp_path / "root"
+
+
+def test_clocks_are_pinned_while_measuring(root, tmp_path) -> None:
+    device = LocalDevice(root=root)
+    governor = root / POLICY / "scaling_governor"
+    assert device.identity()["clocks"] == "pinned at the highest while measuring"
+    job, _ = make_job(float_graph("mean"), "litert", tmp_path)
+    with device.exclusive():
+        (outcome,) = device.run([job])
+        assert governor.read_text() == "performance"
+    assert isinstance(outcome, Measurement)
+    assert outcome.before.governor == outcome.after.governor == "performance"
+    assert governor.read_text() == "powersave"
+    assert (root / POLICY / "scaling_min_freq").read_text() == "800000"
+
+
+def test_clocks_are_put_back_when_edgeofa_is_killed(root) -> None:
+    code = (
+        "import sys, time\n"
+        "from pathlib import Path\n"
+        "from edgeofa.devices.local import LocalDevice\n"
+        "with LocalDevice(root=Path(sys.argv[1])).exclusive():\n"
+        "    print('mine', flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    first = subprocess.Popen([sys.executable, "-c", code, root], stdout=subprocess.PIPE)
+    assert first.stdout is not None
+    assert first.stdout.readline() == b"mine\n"
+    governor = root / POLICY / "scaling_governor"
+    assert governor.read_text() == "performance"
+    first.kill()
+    first.wait()
+    first.stdout.close()
+    deadline = time.monotonic() + 30
+    while governor.read_text() != "powersave" and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert governor.read_text() == "powersave"
 
 
 def test_a_runtime_that_is_not_there_names_the_command(monkeypatch, tmp_path) -> None:

@@ -92,6 +92,44 @@ def test_jobs_do_not_outlive_the_runner(runtime, tmp_path) -> None:
     assert not Path(f"/proc/{pid}").exists()
 
 
+def test_a_runner_that_nobody_hears_ends_with_its_job(runtime, tmp_path) -> None:
+    """As when edgeofa was killed, or the link to a board is gone."""
+    (tmp_path / "hang").write_text("hang", encoding="utf-8")
+    process = subprocess.Popen(
+        runtime.argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=runtime.env
+    )
+    process.stdin.write(f"model {tmp_path / 'hang'}\n\n".encode())
+    process.stdin.close()
+    process.stdout.readline()
+    pid = json.loads(process.stdout.readline())["pid"]
+    process.stdout.close()
+    assert process.wait(30) == 4
+    assert not Path(f"/proc/{pid}").exists()
+
+
+def test_the_state_of_the_device_is_read_where_it_is_told_to(runtime, tmp_path) -> None:
+    root = tmp_path / "root"
+    for name, value in {
+        "sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq": "1400000",
+        "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor": "ondemand",
+        "sys/devices/system/cpu/cpu0/thermal_throttle/core_throttle_count": "3",
+        "sys/devices/system/cpu/cpu0/thermal_throttle/package_throttle_count": "4",
+        "sys/class/thermal/thermal_zone0/type": "x86_pkg_temp",
+        "sys/class/thermal/thermal_zone0/temp": "51500",
+        "proc/loadavg": "0.25 0.10 0.05 1/100 1234",
+    }.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(f"{value}\n", encoding="utf-8")
+    command = RunnerCommand((*runtime.argv, "--root", str(root)), env=runtime.env)
+    (outcome,) = run_jobs(command, orders(tmp_path, "fine"), tmp_path)
+    assert isinstance(outcome, JobResult)
+    state = outcome.record.after
+    assert state is not None
+    assert (state.clock_hz, state.governor) == (1.4e9, "ondemand")
+    assert (state.temperature_c, state.load) == (51.5, 0.25)
+    assert (state.throttled, state.throttle_events) == (None, 7)
+
+
 def test_a_full_disk_fails_the_job_that_met_it(runtime, tmp_path) -> None:
     (job,) = orders(tmp_path, "fine")
     (tmp_path / "output-000000").symlink_to("/dev/full")
