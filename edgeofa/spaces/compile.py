@@ -25,6 +25,7 @@ from edgeofa.spaces.choices import Figures, block_choices
 from edgeofa.spaces.declaration import Constraint, Declaration
 from edgeofa.spaces.expressions import Condition, ConditionError, Scalar
 from edgeofa.spaces.nodes import (
+    MAX_CHANNELS,
     BlockNode,
     Choice,
     ChooseNode,
@@ -42,7 +43,7 @@ from edgeofa.spaces.trim import trimmed
 
 #: bounds of one compiled space; what is larger is refused, not truncated
 MAX_CONTEXTS = 4096
-MAX_NODES = 20_000
+MAX_NODES = 5000
 MAX_CELLS = 500_000
 
 #: (size, channels) after what precedes; None in contexts that do not come here
@@ -90,6 +91,8 @@ class _Place:
     """The nodes of one place of the tree, one for each of the ways a network can look there."""
 
     nodes: list[int] = field(default_factory=list)
+    #: nodes by what they were entered with; they may have grown since, and still agree with it
+    known: dict[tuple[State, ...], int] = field(default_factory=dict)
 
 
 class _Compiler:
@@ -119,12 +122,16 @@ class _Compiler:
 
     def _enter(self, place: _Place, states: list[State], at: Location) -> int:
         """The node of ``place`` for a network that looks like ``states`` there."""
+        key = tuple(states)
+        if (node := place.known.get(key)) is not None:
+            return node
         for node in place.nodes:
             known = self._states[node]
             if all(a is None or b is None or a == b for a, b in zip(known, states, strict=True)):
                 self._states[node] = [
                     b if a is None else a for a, b in zip(known, states, strict=True)
                 ]
+                place.known[key] = node
                 return node
         if len(self._states) >= MAX_NODES:
             raise DeclarationError(
@@ -134,6 +141,7 @@ class _Compiler:
             )
         self._states.append(list(states))
         place.nodes.append(len(self._states) - 1)
+        place.known[key] = place.nodes[-1]
         return place.nodes[-1]
 
     def _link(
@@ -165,6 +173,8 @@ class _Compiler:
 
     def _visit(self, node: Node, entries: Sequence[int], out: _Place, name: str) -> None:
         """All edges of ``node`` from the entries to nodes of ``out``."""
+        if not entries:
+            return
         if isinstance(node, BlockNode):
             self._block(node, entries, out, name)
         elif isinstance(node, SequenceNode):
@@ -313,6 +323,8 @@ class _Compiler:
                 found[name] = value[0].value(cin, value[1])
             else:
                 found[name] = value
+        if int(found.get("out", cin)) > MAX_CHANNELS:
+            raise DeclarationError((*node.location, "out"), f"more than {MAX_CHANNELS} channels")
         block = _build(node, found, size, cin, self._declared)
         block = self._blocks.setdefault(block, block)
         conditions = [(node.where, node.location)] if node.where else []

@@ -20,6 +20,7 @@ from edgeofa.spaces.expressions import Condition, ConditionError, Scalar, parse_
 MAX_DEPTH = 24
 MAX_TREE = 2000
 MAX_CHOICES = 64
+MAX_CHANNELS = 8192
 
 Location = tuple[str | int, ...]
 Ties = Mapping[str, tuple[Scalar, ...]]
@@ -131,7 +132,7 @@ class _Field:
     linear: bool = False
 
 
-_OUT = _Field("int", 1, 8192)
+_OUT = _Field("int", 1, MAX_CHANNELS)
 _KERNEL = _Field("int", 1, 31, odd=True)
 _POOL_KERNEL = _Field("int", 2, 31)
 _STRIDE = _Field("int", 1, 8, default=1)

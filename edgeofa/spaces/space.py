@@ -143,6 +143,17 @@ class Space(_Common):
             "head": self.head.model_dump(mode=info.mode),
         }
 
+    @cached_property
+    def _written(self) -> str:
+        return self.model_dump_json()
+
+    def __eq__(self, other: object) -> bool:
+        """Spaces are equal that are written alike, however their files said it."""
+        return self._written == other._written if isinstance(other, Space) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._written)
+
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Space:  # noqa: ARG002
         """A copy with other fields, checked like any space."""
         return Space.model_validate({**self.model_dump(), **(update or {})})

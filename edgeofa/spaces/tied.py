@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import product
+from itertools import islice, product
 
 from edgeofa.spaces.choices import block_choices
 from edgeofa.spaces.expressions import Scalar
@@ -58,10 +58,23 @@ _Labelled = list[tuple[str, Node]]
 
 def _bodies(node: Node, repeat: RepeatNode) -> _Labelled:
     """Everything that a node can be once its choices are made, each with a label."""
+    found = _forms(node, repeat)
+    if len(found) > _MAX_BODIES:
+        raise _too_many(repeat.location)
+    return found
+
+
+def _too_many(location: Location) -> DeclarationError:
+    return DeclarationError(
+        location, f"the tied copies have more than {_MAX_BODIES} forms: tie fewer choices"
+    )
+
+
+def _forms(node: Node, repeat: RepeatNode) -> _Labelled:
     if isinstance(node, BlockNode):
         return [
             (figures.label, replace(node, fields=tuple((n, _fixed(v)) for n, v in figures.fields)))
-            for figures in block_choices(node)
+            for figures in islice(block_choices(node), _MAX_BODIES + 1)
         ]
     if isinstance(node, SequenceNode):
         names = [name for name, _ in node.items]
@@ -117,9 +130,7 @@ def _products(names: Sequence[str], parts: Sequence[_Labelled], location: Locati
     for part in parts:
         count *= len(part)
         if count > _MAX_BODIES:
-            raise DeclarationError(
-                location, f"the tied copies have more than {_MAX_BODIES} forms: tie fewer choices"
-            )
+            raise _too_many(location)
     return [
         (
             "_".join(label for label, _ in chosen if label),
