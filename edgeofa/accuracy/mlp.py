@@ -31,12 +31,17 @@ from edgeofa.accuracy.features import space_digest
 from edgeofa.errors import FileFormatError, MissingMaterial, UsageError
 from edgeofa.paths import atomic_path
 from edgeofa.spaces.space import Layer, Space, Subnet
+from edgeofa.torchfile import read_state_dict
 
 Floats = NDArray[np.float64]
 AnyFloats = NDArray[np.floating]
 
 _MAX_BYTES = 64 << 20
 _MAX_WIDTH = 1 << 14
+PUBLISHED = (
+    "the authors publish it: ofa/tutorial/accuracy_predictor.py of "
+    "github.com/mit-han-lab/once-for-all names the address"
+)
 _MAX_LAYERS = 16
 _RESOLUTIONS = tuple(range(112, 225, 16))
 _FIT_SUBNETS = 2000
@@ -235,25 +240,16 @@ def import_ofa_predictor(
     """The official predictor file, whose state dict has ``N.weight`` and ``N.bias``.
 
     Raises:
+        MissingMaterial: no such file; the hint says where the authors publish it.
         FileFormatError: not a state dict of a ReLU network, or it holds more than tensors.
         UsageError: a predictor for another encoding (number of inputs).
     """
-    import pickle
-
     import torch
 
-    _check_size(path)
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as failure:
-        raise FileFormatError(
-            f"not a torch file of tensors alone: {str(failure).splitlines()[0][:200]}", where=path
-        ) from failure
-    if not isinstance(state, dict) or not all(
-        isinstance(k, str) and isinstance(v, torch.Tensor) and v.is_floating_point()
-        for k, v in state.items()
-    ):
-        raise FileFormatError("not a state dict of floating-point tensors", where=path)
+    state = read_state_dict(path, _MAX_BYTES, PUBLISHED)
+    for name, tensor in state.items():
+        if not tensor.is_floating_point():
+            raise FileFormatError(f"entry {name[:80]!r} is not floating-point", where=path)
     arrays = {k: v.to(torch.float64).numpy() for k, v in state.items()}
     description = Description(
         space=space.name,

@@ -100,7 +100,12 @@ def _lines(path: Path) -> list[str]:
         with path.open("rb") as file:
             content = file.read(_MAX_BYTES + 1)
     except OSError as error:
-        raise MissingMaterial(f"cannot be read: {error.strerror}", where=path) from error
+        raise MissingMaterial(
+            f"cannot be read: {error.strerror}",
+            where=path,
+            hint="the authors publish it: ofa/tutorial/latency_table.py of "
+            "github.com/mit-han-lab/once-for-all names the addresses",
+        ) from error
     if len(content) > _MAX_BYTES:
         raise FileFormatError(f"larger than {_MAX_BYTES} bytes, not a look-up table", where=path)
     try:
