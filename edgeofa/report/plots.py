@@ -64,13 +64,57 @@ def save_frontier(
     name: str,
     *,
     title: str,
-    evidence: str,
+    x_label: str = "predicted latency, ms",
     claims_accuracy: bool = True,
 ) -> tuple[Path, Path]:
     """The frontier as ``NAME.png`` (200 dpi) and ``NAME.svg`` in ``folder``; returns both paths."""
+
+    def draw() -> Figure:
+        figure = _frontier(points, None, None, "", claims_accuracy, title)
+        figure.axes[0].set_xlabel(x_label)
+        return figure
+
+    return _save(draw, folder, name)
+
+
+def save_surface(
+    points: Sequence[tuple[float, float, float]],
+    folder: Path,
+    name: str,
+    *,
+    title: str,
+    labels: tuple[str, str],
+    claims_accuracy: bool = True,
+) -> tuple[Path, Path]:
+    """Accuracy against two costs, ``(cost, cost, accuracy)``: one panel a cost, coloured by the
+    other; as ``NAME.png`` and ``NAME.svg``."""
+    return _save(lambda: _surface(points, labels, claims_accuracy, title), folder, name)
+
+
+def save_growth(
+    series: Sequence[tuple[str, Sequence[Point]]], path: Path, *, x_label: str, title: str
+) -> Path:
+    """Seconds against a size, one line a series, both axes logarithmic, to a .png or .svg file."""
+    with _style():
+        figure, axes = new_axes(6.4, 4.2)
+        for label, points in series:
+            axes.plot([x for x, _ in points], [y for _, y in points], "o-", ms=4, label=label)
+        axes.set_xscale("log", base=2)
+        axes.set_yscale("log")
+        axes.set_xlabel(x_label)
+        axes.set_ylabel("seconds")
+        axes.set_title(title, loc="left", fontsize=11)
+        axes.legend(loc="upper left", frameon=False)
+        options = _SVG_OPTIONS if path.suffix == ".svg" else {"dpi": 200, "format": "png"}
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            figure.savefig(file, **options)
+    return path
+
+
+def _save(draw: Callable[[], Figure], folder: Path, name: str) -> tuple[Path, Path]:
     png, svg = folder / f"{name}.png", folder / f"{name}.svg"
     with _style():
-        figure = _frontier(points, None, None, evidence, claims_accuracy, title)
+        figure = draw()
         for path, options in ((png, {"dpi": 200, "format": "png"}), (svg, _SVG_OPTIONS)):
             with atomic_path(path) as temporary, temporary.open("wb") as file:
                 figure.savefig(file, **options)
@@ -125,6 +169,36 @@ def _frontier(
     if title:
         axes.set_title(title, loc="left", fontsize=11)
     axes.legend(loc="lower right", frameon=False)
+    return figure
+
+
+def _surface(
+    points: Sequence[tuple[float, float, float]],
+    labels: tuple[str, str],
+    claims_accuracy: bool,
+    title: str,
+) -> Figure:
+    figure, left = new_axes(10.0, 4.4)
+    figure.delaxes(left)
+    panels: Sequence[Axes] = figure.subplots(1, 2, sharey=True)
+    scale = 100 if claims_accuracy else 1
+    worth = [scale * p[2] for p in points]
+    for n, axes in enumerate(panels):
+        costs, others = [p[n] for p in points], [p[1 - n] for p in points]
+        dots = axes.scatter(costs, worth, c=others, s=5, cmap="viridis", linewidths=0, zorder=2)
+        # the best of each cost alone, whatever the other
+        best = -float("inf")
+        steps = []
+        for cost, value in sorted(zip(costs, worth, strict=True), key=lambda s: (s[0], -s[1])):
+            if value > best:
+                best = value
+                steps.append((cost, value))
+        axes.step(*zip(*steps, strict=True), where="post", color=_INK, linewidth=0.8, zorder=3)
+        axes.set_xlabel(labels[n])
+        figure.colorbar(dots, ax=axes, label=labels[1 - n])
+    panels[0].set_ylabel("predicted top-1 accuracy, %" if claims_accuracy else "score")
+    if title:
+        figure.suptitle(title, x=0.01, ha="left", fontsize=11)
     return figure
 
 

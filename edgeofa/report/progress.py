@@ -49,6 +49,11 @@ class Steps:
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - start
 
+    def show(self, text: str) -> None:
+        """What the spinner says until the next step."""
+        if self._status is not None:
+            self._status.update(text)
+
     def note(self, text: str) -> None:
         """A line that the reader should see even when nothing went wrong."""
         self._console.print(text, highlight=False, soft_wrap=True)

@@ -7,13 +7,14 @@ the problem's own integers.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from edgeofa.errors import NoSubnetFits, UsageError
-from edgeofa.solver.budgets import AXES, Axis, Ints, Limits
-from edgeofa.solver.core import Problem
+from edgeofa.solver.budgets import AXES, Axis, Ints, Limits, Totals
+from edgeofa.solver.core import Path, Problem
 from edgeofa.solver.fronts import Fronts
 from edgeofa.spaces.space import Subnet
 
@@ -22,17 +23,64 @@ _MAX_POINTS = 1 << 20
 
 
 @dataclass(frozen=True)
-class FrontierPoint:
-    """One non-dominated subnet. ``accuracy`` is the additive model's, None for a stand-in."""
+class PointOnBoard:
+    """What one board needs for a point; energy is None for a table without energies."""
 
-    subnet: Subnet
     latency_ms: float
     planned_ms: float
     energy_mj: float | None
     weight_bytes: int
     peak_bytes: int
+
+
+@dataclass(frozen=True)
+class FrontierPoint(PointOnBoard):
+    """One non-dominated subnet, on the first board and on the ``others``.
+
+    ``accuracy`` is the exactly optimised model's, None for a stand-in; ``plan`` the number of the
+    candidate that it comes from, where several were looked at.
+    """
+
+    subnet: Subnet
     score: float
     accuracy: float | None
+    others: tuple[PointOnBoard, ...] = ()
+    plan: int = 0
+
+    def on(self, board: int) -> PointOnBoard:
+        return self if board == 0 else self.others[board - 1]
+
+
+def frontier_point(problem: Problem, context: int, path: Path, plan: int = 0) -> FrontierPoint:
+    """A network with all its figures."""
+    subnet, totals = problem.named(context, path), problem.path_totals(context, path)
+    first, *others = (
+        PointOnBoard(
+            board.latency_ms(latency),
+            board.plan_ms(latency),
+            None if board.power_w is None else board.energy_mj(energy),
+            weight,
+            peak,
+        )
+        for board, (latency, energy, weight), peak in zip(
+            problem.boards, batched_sums(totals), totals.peaks, strict=True
+        )
+    )
+    return FrontierPoint(
+        **vars(first),
+        subnet=subnet,
+        score=problem.score(totals.score),
+        accuracy=problem.accuracy.accuracy(subnet) if problem.accuracy.claims_accuracy else None,
+        others=tuple(others),
+        plan=plan,
+    )
+
+
+def batched_sums(totals: Totals) -> Iterator[tuple[int, int, int]]:
+    """The sums of each board."""
+    for first in range(0, len(totals.sums), len(AXES)):
+        latency, energy, weight = totals.sums[first : first + len(AXES)]
+        yield latency, energy, weight
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,30 +105,17 @@ class Frontier:
         path = self.problem.picks_path(self.picks[point].tolist())
         return self.problem.named(int(self.context[point]), path)
 
-    def points(self) -> tuple[FrontierPoint, ...]:
+    def points(self, plan: int = 0) -> tuple[FrontierPoint, ...]:
         """Every point with all its figures, cheapest first."""
-        problem = self.problem
-        claims = problem.accuracy.claims_accuracy
-        found = []
-        for n in range(len(self)):
-            subnet = self.subnet(n)
-            path = problem.picks_path(self.picks[n].tolist())
-            totals = problem.path_totals(int(self.context[n]), path)
-            found.append(
-                FrontierPoint(
-                    subnet=subnet,
-                    latency_ms=problem.latency_ms(totals.latency_ns),
-                    planned_ms=problem.plan_ms(totals.latency_ns),
-                    energy_mj=None
-                    if problem.power_w is None
-                    else problem.energy_mj(totals.energy_nj),
-                    weight_bytes=totals.weight_bytes,
-                    peak_bytes=totals.peak_bytes,
-                    score=problem.score(totals.score),
-                    accuracy=problem.accuracy.accuracy(subnet) if claims else None,
-                )
+        return tuple(
+            frontier_point(
+                self.problem,
+                int(self.context[n]),
+                self.problem.picks_path(self.picks[n].tolist()),
+                plan,
             )
-        return tuple(found)
+            for n in range(len(self))
+        )
 
     @property
     def latency_ms(self) -> list[float]:
@@ -92,22 +127,24 @@ def frontier(
     problem: Problem,
     axis: Axis = "latency",
     *,
+    board: int = 0,
     peak_bytes: int | None = None,
+    limits: Limits | None = None,
     per_resolution: bool = False,
 ) -> Frontier:
     """Every non-dominated (cost, score) of the space, and a subnet for each.
 
     Args:
-        peak_bytes: leave out every block above this peak.
+        peak_bytes: leave out every block above this peak; ``limits`` instead for several boards.
         per_resolution: keep what is non-dominated among its own context only.
 
     Raises:
         NoSubnetFits: no subnet is within ``peak_bytes``.
         UsageError: cost and score rise together so exactly that there is no end of points.
     """
-    within = problem.within(Limits((), peak_bytes))
+    within = problem.within(limits or Limits((), peak_bytes))
     weights = np.zeros((len(problem.resolutions), problem.columns), dtype=np.int64)
-    weights[:, AXES.index(axis)] = 1
+    weights[:, len(AXES) * board + AXES.index(axis)] = 1
     fronts = Fronts(within, weights, max_points=_MAX_POINTS)
     if not fronts.exact:
         raise UsageError(
@@ -119,7 +156,7 @@ def frontier(
     context, cost, gain = fronts.root()
     if not len(cost):
         raise NoSubnetFits(
-            f"every subnet has a block above {peak_bytes} bytes of peak memory",
+            "every subnet has a block above the peak memory budget",
             where=f"space {problem.space.name}",
             hint="raise the peak budget",
         )

@@ -50,6 +50,6 @@ def test_agreement_says_the_error() -> None:
 
 @pytest.mark.parametrize("points", [[], FRONT[:1]])
 def test_little_data_still_draws(points: list[tuple[float, float]], tmp_path: Path) -> None:
-    png, svg = plots.save_frontier(points, tmp_path, "f", title="t", evidence="")
+    png, svg = plots.save_frontier(points, tmp_path, "f", title="t")
     assert png.stat().st_size > 1000
     assert ET.parse(svg)  # noqa: S314
