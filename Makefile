@@ -9,13 +9,18 @@ BIN := $(VENV)/bin
 DEPLOY_OPTIONS ?= --target rpi4 --latency 20ms
 PYTEST_OPTIONS ?= -n 2 --dist worksteal
 
-.PHONY: deploy test lint setup clean
+.PHONY: deploy test test-tools lint setup clean
 
 deploy: setup
 	$(BIN)/edgeofa deploy $(DEPLOY_OPTIONS)
 
-test: $(VENV)/.test setup lint
+test: $(VENV)/.test setup test-tools lint
 	$(BIN)/pytest $(PYTEST_OPTIONS)
+
+# an ssh server for the loopback boards of the tests, which are skipped without one
+test-tools:
+	@if [ "$$(id -u)" = 0 ] && [ ! -x /usr/sbin/sshd ] && command -v apt-get >/dev/null; then \
+	  apt-get update -q && apt-get install -y -q --no-install-recommends openssh-server openssh-client; fi
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
