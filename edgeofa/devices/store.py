@@ -36,7 +36,7 @@ class StoredDevice(_Model):
     """
 
     name: Name
-    address: str = Field(pattern=r"^[a-z][a-z0-9-]*:\S+$", max_length=1024)
+    address: str = Field(pattern=r"^[a-z][a-z0-9-]*:\S*$", max_length=1024)
     target: str | None = None
     target_file: str | None = None
 
