@@ -9,7 +9,8 @@ A measured device, one group of blocks (time runs to the right)::
     within 2%          >= 5 invokes and >= 10 ms              still wider than 2% go on
 
 ``S`` is the sentinel, one block measured again after every 20: when it drifts by more than 3%
-within a round, the machine changed under the measurement; it rests and the round is repeated.
+within a round, the machine changed under the measurement; it rests and the round is repeated, and
+so it is when the device throttled.
 The state of the device is read before and after each batch, and a batch in which it throttled or
 changed its governor or its clock is void. A block's latency is the median of its rounds' medians,
 its interval a bootstrap over rounds. A block is ``ok`` once the half-width is at most 2%,
@@ -33,6 +34,7 @@ import numpy as np
 from edgeofa.devices.base import Device, DeviceState, Evidence, Failure, Job, Measurement, Outcome
 from edgeofa.tables.table import Status
 
+THROTTLED = "the device throttled"
 #: raise when a change here makes old rows incomparable; journals and tables carry it
 PROTOCOL_VERSION = 1
 
@@ -178,7 +180,8 @@ class _Session:
             for attempt in range(rules.round_repeats + 1):
                 outcomes = self._round(order)
                 last = attempt == rules.round_repeats or clock() > deadline
-                if last or self._drift(outcomes) <= rules.sentinel_drift:
+                calm = self._drift(outcomes) <= rules.sentinel_drift
+                if last or (calm and not self._throttled(outcomes)):
                     break
                 rest(rules.cool_down_s)
             for key, outcome, is_sentinel in outcomes:
@@ -229,6 +232,12 @@ class _Session:
             if is_sentinel and isinstance(o, Measurement)
         ]
         return max(medians) / min(medians) - 1 if medians else 0.0
+
+    def _throttled(self, outcomes: Sequence[tuple[str, Outcome, bool]]) -> bool:
+        """Whether any batch of a round is void because the device was too hot."""
+        measured = [o for _, o, _ in outcomes if isinstance(o, Measurement)]
+        change = self._rules.clock_change
+        return any(void_reason(o.before, o.after, change) == THROTTLED for o in measured)
 
     def _collect(self, key: str, outcome: Outcome) -> None:
         found = self._found[key]
@@ -301,7 +310,7 @@ def void_reason(before: DeviceState, after: DeviceState, clock_change: float) ->
     events = before.throttle_events, after.throttle_events
     # it may have begun and ended within the batch
     if before.throttled or after.throttled or (None not in events and events[0] != events[1]):
-        return "the device throttled"
+        return THROTTLED
     if before.governor != after.governor:
         return f"the governor changed from {before.governor} to {after.governor}"
     if before.clock_hz is None or after.clock_hz is None:
