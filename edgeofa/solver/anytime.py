@@ -1,12 +1,14 @@
-"""Search under a predictor that is a network, with the exact solver inside.
+"""Search under a predictor that is a network, or any other objective, with the exact solver inside.
 
-1. The network is made linear at the average subnet (one gradient per resolution), and the exact
-   dynamic program gives the best subnet of every resolution under that model.
-2. Each is improved by exchange. All single changes (a layer's option, one layer more or less) are
-   evaluated. Sets of two and three changes that keep the limits are ranked by the sum of their
-   effects, and the most promising are evaluated too; the best of all is taken, until nothing
-   improves. Sets let one layer grow by what another gives back.
-3. With the calls that are left, the best is shaken by a few random changes and exchanged anew.
+1. The objective is made linear (a network at the average subnet, a black box by regression, see
+   ``linear``), and the exact dynamic program gives the best subnet of every context under that.
+2. Each is improved by exchange: the best of the most promising changes is taken (``moves``, singly
+   and in sets of two and three that change different places and keep the limits), until nothing
+   improves. What is promising, a network's slope says; where that finds nothing better, and for a
+   black box always, every single change is evaluated and sets are ranked by the sum of effects.
+   Sets let one layer grow by what another gives back.
+3. With the calls that are left, new starts are made of the best rows found, two of them crossed or
+   one shaken, and exchanged anew.
 
 The result is the best found, without proof; ``bound`` says how much better any subnet can be. It is
 the same for the same seed and number of calls.
@@ -14,49 +16,59 @@ the same for the same seed and number of calls.
 
 from __future__ import annotations
 
-import time
-from dataclasses import replace
+from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
-from edgeofa.accuracy.mlp import MlpAccuracy
 from edgeofa.errors import NoSubnetFits
-from edgeofa.solver.choices import Choices, Floats, RowFeatures
+from edgeofa.solver.choices import BlackBox, Floats
 from edgeofa.solver.fronts import Fronts
-from edgeofa.solver.problem import Ints, Limits, Problem, StageSlots, restaged
+from edgeofa.solver.linear import linear_problem
+from edgeofa.solver.problem import Bools, Ints, Limits, Problem
+from edgeofa.solver.relaxed import scarcest
 from edgeofa.solver.searchers.base import Search, Searcher, SearchResult
 
 DEFAULT_CALLS = 8000
-_AVERAGED = 256
-#: sets evaluated of each size, and sets that grow by one more change
+#: of the calls, those that a black box may be asked for a linear fit
+_FIT_SHARE = 0.1
+_FIT_CALLS = 512
+#: sets looked at of each size, by slope alone and by what single changes gave
+_QUICK = 16
 _SETS = 48
+#: sets that grow by one more change
 _BEAM = 64
 _LARGEST = 3
-#: starts that are exchanged until nothing improves
+#: how far below the best found all changes of a row are still looked at
+_CLOSE = 0.001
+#: starts that are exchanged at all, and until nothing improves
+_STARTS = 16
 _KEPT = 3
-_SHAKEN = 4
+_POOL = 6
+_CROSSED = 0.5
+_CROSS_TRIES = 30
+#: changes of a shaken row, from the first number to below the second
+_SHAKEN = (3, 9)
 _SHAKE_TRIES = 200
 _LEAST_GAIN = 1e-7
-_UNIT = 2.0**-40
 
 
+@dataclass(frozen=True)
 class AnytimeSearcher(Searcher):
-    """Exact solver, exchange and restarts; for additive and for network predictors.
+    """Exact solver, exchange and restarts; for any objective.
 
     Args:
-        seconds: stop after this long even when calls are left (the result then depends on it).
+        time_limit_s: stop after this long even when calls are left (the result then depends on it).
     """
 
     name: ClassVar[str] = "anytime"
-
-    def __init__(self, seconds: float | None = None):
-        self._seconds = seconds
+    time_limit_s: float | None = None
 
     def run(self, search: Search) -> None:
-        end = None if self._seconds is None else time.perf_counter() + self._seconds
-        exchange = _Exchange(search, end)
-        starts = first_solutions(search.choices)
+        late = None if self.time_limit_s is None else search.seconds + self.time_limit_s
+        exchange = _Exchange(search, late)
+        starts = first_solutions(search)
         if not len(starts):
             if sum(limit is not None for limit in search.choices.limits.sums) < 2:
                 raise NoSubnetFits(
@@ -66,15 +78,15 @@ class AnytimeSearcher(Searcher):
                 )
             starts = search.random_rows(1)
         values = search.evaluate(starts)
-        found = [exchange.improve(r, v, steps=1) for r, v in zip(starts, values, strict=False)]
+        order = np.argsort(-values, kind="stable")[:_STARTS]
+        found = [exchange.improve(starts[n], float(values[n]), steps=1) for n in order]
         found.sort(key=lambda pair: -pair[1])
-        found = [exchange.improve(row, value) for row, value in found[:_KEPT]]
-        best, value = max(found, key=lambda pair: pair[1])
+        pool = _Pool(search)
+        for row, value in found[:_KEPT]:
+            pool.add(*exchange.improve(row, value))
         while not exchange.over:
-            row = exchange.shaken(best)
-            changed, reached = exchange.improve(row, float(search.evaluate(row[None])[0]))
-            if reached > value:
-                best, value = changed, reached
+            row = pool.start()
+            pool.add(*exchange.improve(row, float(search.evaluate(row[None])[0])))
 
 
 def anytime(
@@ -84,89 +96,99 @@ def anytime(
     calls: int = DEFAULT_CALLS,
     seconds: float | None = None,
     seed: int = 0,
+    objective: BlackBox | None = None,
+    state: Path | None = None,
 ) -> SearchResult:
     """The best subnet found within ``limits`` by at most ``calls`` predictions.
+
+    ``objective`` and ``state`` as in :meth:`Searcher.search`.
 
     Raises:
         NoSubnetFits: no subnet is within the limits; with one summed limit this is proven.
     """
-    return AnytimeSearcher(seconds).search(problem, limits, calls, seed)
+    searcher = AnytimeSearcher(seconds)
+    return searcher.search(problem, limits, calls, seed, objective=objective, state=state)
 
 
-def first_solutions(choices: Choices) -> Ints:
-    """Rows: the exact optimum of every resolution under a linear model of the predictor.
+def first_solutions(search: Search) -> Ints:
+    """Rows: the exact optimum of every context under a linear model of the objective.
 
     With several summed limits the dynamic program keeps the scarcest (by share of the budget that
     an average layer takes); rows that break another limit are left out.
     """
-    problem, model = choices.problem, choices.problem.accuracy
-    if isinstance(model, MlpAccuracy):
-        problem = _linear(choices, model)
-    sums = choices.limits.sums
-    axes = [a for a in range(len(sums)) if sums[a] is not None]
-    mean = choices.costs[choices.resolutions].mean(axis=(0, 1, 2))
-    axis = max(axes, key=lambda a: mean[a] / max(sums[a] or 1, 1), default=0)
+    choices = search.choices
+    rows = values = None
+    if search.objective.function is not None:
+        calls = min(_FIT_CALLS, max(1, int(search.budget_calls * _FIT_SHARE)))
+        rows = search.random_rows(calls)
+        values = search.evaluate(rows)
+    problem = linear_problem(choices, rows, values)
+    axis = scarcest(choices)
     count = len(problem.resolutions)
     weights = np.zeros((count, problem.columns), dtype=np.int64)
-    weights[:, axis] = 1 if axes else 0
-    limit = np.full(count, sums[axis] if axes else 0, dtype=np.int64)
+    limit = np.zeros(count, dtype=np.int64)
+    if axis is not None:
+        weights[:, axis] = 1
+        limit[:] = choices.limits.sums[axis] or 0
     fronts = Fronts(problem, weights, limit)
-    r, cost, gain = fronts.root()
-    # costs ascend within a resolution: its last point is the best that fits
-    last = len(r) - 1 - np.unique(r[::-1], return_index=True)[1]
+    c, cost, gain = fronts.root()
+    # costs ascend within a context: its last point is the best that fits
+    last = len(c) - 1 - np.unique(c[::-1], return_index=True)[1]
     if not len(last):
-        return np.zeros((0, 1 + choices.slots), dtype=np.int64)
-    picks = fronts.retrace(problem, r[last], cost[last], gain[last])[:, problem.slot_edges]
-    rows = np.column_stack([r[last], picks])
-    return rows[choices.fits(rows)]
+        return np.zeros((0, 1 + choices.positions), dtype=np.int64)
+    picks = fronts.retrace(problem, c[last], cost[last], gain[last])
+    starts = np.column_stack([c[last], picks[:, choices.edges]])
+    return starts[choices.fits(starts)]
 
 
-def _linear(choices: Choices, model: MlpAccuracy) -> Problem:
-    """The problem scored by the network's gradient at the average subnet of each resolution."""
-    problem, features = choices.problem, RowFeatures(choices, model)
-    sample = choices.sample(np.random.default_rng(0), _AVERAGED)
-    x = np.repeat(features.encode(sample).mean(axis=0)[None], len(problem.resolutions), axis=0)
-    x[:, features.resolution] = 0
-    x[np.arange(len(x)), features.resolution] = 1
-    slopes = model.network.single.gradient(x)
-    padded = np.concatenate([slopes, np.zeros((len(x), 1))], axis=1)
-    scores = padded[:, features.columns].sum(axis=-1)  # (resolutions, slots, options + 1)
-    slots = iter(range(choices.slots))
-    stages = tuple(
-        StageSlots(
-            stage.depths,
-            tuple(
-                replace(s, scores=_units(scores[:, next(slots), : len(s.layers)]))
-                for s in stage.slots
-            ),
-        )
-        for stage in problem.stages
-    )
-    return replace(
-        restaged(problem, stages),
-        fixed_scores=np.zeros(len(x), dtype=np.int64),
-        score_unit=_UNIT,
-    )
+class _Pool:
+    """The best rows that nothing improved, and new starts made of them."""
 
+    def __init__(self, search: Search):
+        self._search = search
+        self._members: list[tuple[float, Ints]] = []
 
-def _units(scores: Floats) -> Ints:
-    return np.rint(scores / _UNIT).astype(np.int64)
+    def add(self, row: Ints, value: float) -> None:
+        if not any(np.array_equal(row, known) for _, known in self._members):
+            self._members.append((value, row))
+            self._members.sort(key=lambda member: -member[0])
+            del self._members[_POOL:]
+
+    def start(self) -> Ints:
+        """A cross of two members within the limits, or one of them shaken."""
+        search, rng, rows = self._search, self._search.rng, [row for _, row in self._members]
+        if len(rows) > 1 and rng.random() < _CROSSED:
+            for _ in range(_CROSS_TRIES):
+                one, other = rng.choice(len(rows), 2, replace=False)
+                row = search.moves.crossed(rows[one], rows[other], rng)
+                known = any(np.array_equal(row, r) for r in rows)
+                if not known and search.choices.fits(row[None])[0]:
+                    return row
+        start = rows[0] if rng.random() < 0.5 else rows[int(rng.integers(len(rows)))]
+        changes = int(rng.integers(*_SHAKEN))
+        for _ in range(_SHAKE_TRIES):
+            row = start
+            for _ in range(changes):
+                row = search.moves.mutated(row, rng)
+            if search.choices.fits(row[None])[0]:
+                return row
+        return start
 
 
 class _Exchange:
     """Local search from one row; every row that it looks at counts as a call."""
 
-    def __init__(self, search: Search, end: float | None):
+    def __init__(self, search: Search, late: float | None):
         self._search = search
         self._choices = search.choices
-        self._end = end
-        most = np.array([0 if s is None else s for s in search.choices.limits.sums])
-        self._bound = np.array([s is not None for s in search.choices.limits.sums])
-        self._most = most
+        self._late = late
+        sums = search.choices.limits.sums
+        self._most = np.array([0 if s is None else s for s in sums])
+        self._bound = np.array([s is not None for s in sums])
 
     @property
     def over(self) -> bool:
-        late = self._end is not None and time.perf_counter() > self._end
+        late = self._late is not None and self._search.seconds > self._late
         return late or not self._search.left
 
     def improve(self, row: Ints, value: float, steps: int | None = None) -> tuple[Ints, float]:
@@ -179,84 +201,69 @@ class _Exchange:
             steps = None if steps is None else steps - 1
         return row, value
 
-    def shaken(self, row: Ints) -> Ints:
-        """The row after a few random changes that keep it within the limits."""
-        rng = self._search.rng
-        for _ in range(_SHAKE_TRIES):
-            changed = row
-            for _ in range(_SHAKEN):
-                rows, _ = self._singles(changed)
-                changed = rows[rng.integers(len(rows))]
-            if self._choices.fits(changed[None])[0]:
-                return changed
-        return row
-
-    def _singles(self, row: Ints) -> tuple[Ints, Ints]:
-        """Every row that is one change away, and the slot of the change."""
-        changes: list[tuple[int, int]] = []
-        at = self._choices
-        for start, depths, depth in zip(
-            at.starts.tolist(), at.depths, at.depths_of(row), strict=True
-        ):
-            for slot in range(start, start + depth + (depth + 1 in depths)):
-                now = row[1 + slot]
-                changes += [(slot, o) for o in range(int(at.options[slot])) if o != now]
-            if depth - 1 in depths:
-                changes.append((start + depth - 1, -1))
-        slots, options = np.array(changes, dtype=np.int64).reshape(-1, 2).T
-        rows = np.repeat(row[None], len(slots), axis=0)
-        rows[np.arange(len(slots)), 1 + slots] = options
-        allowed = at.allowed[row[0], slots, options]
-        return rows[allowed], slots[allowed]
-
     def _step(self, row: Ints, value: float) -> tuple[Ints, float]:
-        """The best of all single changes and of the most promising sets of them."""
+        """The best of the most promising changes, or of all of them where those are no better."""
+        search = self._search
+        singles, spans = search.moves.singles(row)
+        gains = search.estimated(row, singles)
+        if gains is not None:
+            better, reached = self._best(row, value, singles, spans, gains, _QUICK)
+            if reached > value + _LEAST_GAIN:
+                return better, reached
+            if search.trace[-1].value - value > _CLOSE:
+                return row, value
+        values = search.values(singles)
+        n = len(values)
+        return self._best(row, value, singles[:n], spans[:n], values - value, _SETS)
+
+    def _best(
+        self, row: Ints, value: float, singles: Ints, spans: Ints, gains: Floats, count: int
+    ) -> tuple[Ints, float]:
+        """The best of single changes and sets of them, ``count`` of each size looked at."""
         search, choices = self._search, self._choices
-        singles, slots = self._singles(row)
-        values = search.objective(singles[: search.left])
-        singles, slots = singles[: len(values)], slots[: len(values)]
-        if not len(values):
+        if not len(gains):
             return row, value
-        gains = values - value
         costs = choices.sums(singles) - choices.sums(row[None])
+        useful = (gains > 0) | (costs[:, self._bound] < 0).any(axis=1)
+        singles, spans = singles[useful], spans[useful]
+        gains, costs = gains[useful], costs[useful]
+        if not len(gains):
+            return row, value
         room = self._most - choices.sums(row[None])[0]
-        fits = (costs <= room)[:, self._bound].all(axis=1)
-        sets = self._sets(slots, gains, costs, room)
-        candidates = [singles[fits]]
         changes = singles - row
-        for chosen in sets:
-            candidates.append(row + changes[chosen].sum(axis=1))
-        fresh = np.unique(np.concatenate([candidates[0][:0], *candidates[1:]]), axis=0)
-        # singles are known already; the best of them is looked at again to be recorded
-        known = np.where(fits, values, -np.inf)
-        if fits.any():
-            fresh = np.concatenate([singles[known.argmax()][None], fresh])
-        reached = search.evaluate(fresh)
+        sets = self._sets(spans, gains, costs, room, count)
+        fresh = [row + changes[chosen].sum(axis=1) for chosen in sets]
+        candidates = np.unique(np.concatenate(fresh), axis=0)
+        reached = search.evaluate(candidates)
         if not len(reached):
             return row, value
         top = int(reached.argmax())
-        return fresh[top], float(reached[top])
+        return candidates[top], float(reached[top])
 
-    def _sets(self, slots: Ints, gains: Floats, costs: Ints, room: Ints) -> list[Ints]:
-        """(sets, size) indices of changes of different slots that fit, by the sum of gains."""
-        members = np.arange(len(slots))[:, None]
-        gain, cost = gains, costs
-        found: list[Ints] = []
+    def _sets(self, spans: Ints, gains: Floats, costs: Ints, room: Ints, count: int) -> list[Ints]:
+        """(sets, size) indices of changes of different places that fit, by the sum of gains."""
+        before = np.less_equal(spans[:, None, 1], spans[None, :, 0])
+        apart = np.asarray(before | before.T)
+        everyone = np.arange(len(spans))[:, None]
+        fits = (costs <= room)[:, self._bound].all(axis=1)
+        order = np.argsort(-gains, kind="stable")
+        found: list[Ints] = [everyone[order[fits[order]][:count]]]
+        members, gain, cost = everyone, gains, costs
         for size in range(2, _LARGEST + 1):
             total = gain[:, None] + gains[None]
-            fits = (cost[:, None] + costs[None] <= room)[..., self._bound].all(axis=-1)
+            possible: Bools = np.ones(total.shape, dtype=np.bool_)
+            for axis in np.flatnonzero(self._bound):
+                possible &= cost[:, None, axis] + costs[None, :, axis] <= room[axis]
             for column in members.T:
-                fits &= slots[column][:, None] != slots[None]
+                possible &= apart[column]
             if size == 2:
-                fits &= slots[:, None] < slots[None]
-            order = np.where(fits, total, -np.inf).ravel()
-            most = min(max(_SETS, _BEAM), len(order) - 1)
-            top = np.argpartition(-order, most)[:most]
-            top = top[np.argsort(-order[top], kind="stable")]
-            one, other = np.divmod(top[np.isfinite(order[top])], len(slots))
-            grown = np.column_stack([members[one], other])
-            found.append(grown[:_SETS])
-            members = grown[:_BEAM]
-            gain = (gain[one] + gains[other])[:_BEAM]
-            cost = (cost[one] + costs[other])[:_BEAM]
+                possible &= spans[:, :1] < spans[None, :, 0]
+            ranks = np.where(possible, total, -np.inf).ravel()
+            most = min(max(count, _BEAM), len(ranks) - 1)
+            top = np.argpartition(-ranks, most)[:most]
+            top = top[np.argsort(-ranks[top], kind="stable")]
+            one, other = np.divmod(top[np.isfinite(ranks[top])], len(spans))
+            members = np.column_stack([members[one], other])
+            found.append(members[:count])
+            gain, cost = gain[one] + gains[other], cost[one] + costs[other]
         return found

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import heapq
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import ceil, floor, inf
 
@@ -30,7 +30,7 @@ from edgeofa.accuracy.mlp import AnyFloats, MlpAccuracy, Network
 from edgeofa.errors import NoSubnetFits, UsageError
 from edgeofa.solver.choices import Choices, Floats, RowFeatures
 from edgeofa.solver.exact import k_best
-from edgeofa.solver.problem import Bools, Limits, Problem, StageSlots, restaged
+from edgeofa.solver.problem import Limits, Problem
 from edgeofa.solver.relaxed import Part
 
 _ROUNDING = 1e-12
@@ -167,14 +167,17 @@ def bound(
         )
     start = time.perf_counter()
     choices = Choices(problem, limits)
-    tree = _Tree(choices, RowFeatures(choices, model), model.network)
+    tree = _Tree(choices, model.network)
+    features = RowFeatures(choices, model)
     heap: list[tuple[float, int, _Node]] = []
     count = 0
     interval = -inf
-    for node in tree.roots():
-        count += 1
-        interval = max(interval, interval_ceiling(model.network, node.part))
-        heapq.heappush(heap, (-node.ceiling, count, node))
+    for context in choices.contexts.tolist():
+        node = tree.node(Part.whole(choices, features, context))
+        if node is not None:
+            count += 1
+            interval = max(interval, interval_ceiling(model.network, node.part))
+            heapq.heappush(heap, (-node.ceiling, count, node))
     if not heap:
         raise NoSubnetFits("no subnet is within the budgets", where=f"space {problem.space.name}")
     root = -heap[0][0]
@@ -183,10 +186,13 @@ def bound(
         if time.perf_counter() - start > seconds or count >= max_nodes:
             break
         node = heapq.heappop(heap)[2]
-        children = list(tree.split(node))
-        if not children and tree.single(node):
+        parts = list(node.part.split(node.spread))
+        if not parts:
             done = max(done, node.ceiling)
-        for child in children:
+        for part in parts:
+            child = tree.node(part)
+            if child is None:
+                continue
             count += 1
             # a child's subnets are the parent's too
             ceiling = min(child.ceiling, node.ceiling)
@@ -202,98 +208,56 @@ def bound(
 class _Node:
     part: Part
     ceiling: float
-    spread: Floats  # (slots,) how much the option of a layer can change the linear ceiling
+    spread: Floats  # (positions,) how much the option can change the linear ceiling
 
 
 class _Tree:
-    """Parts of the space and how they are split."""
+    """Ceilings of parts of the space."""
 
-    def __init__(self, choices: Choices, features: RowFeatures, network: Network):
-        self._choices, self._features, self._network = choices, features, network
+    def __init__(self, choices: Choices, network: Network):
+        self._choices, self._network = choices, network
 
-    def roots(self) -> Iterator[_Node]:
-        at = self._choices
-        depths = tuple(tuple(d.tolist()) for d in at.depths)
-        for r in at.resolutions.tolist():
-            options = at.allowed[r, :, :-1] & (
-                np.arange(at.allowed.shape[2] - 1) < at.options[:, None]
-            )
-            yield from self._node(Part(at, self._features, r, depths, options))
-
-    def single(self, node: _Node) -> bool:
-        part = node.part
-        return all(len(d) == 1 for d in part.depths) and not self._free(part).any()
-
-    def split(self, node: _Node) -> Iterator[_Node]:
-        """By a stage's depth where one is open, else by the layer that matters most."""
-        part, at = node.part, self._choices
-        stage = max(range(len(part.depths)), key=lambda i: len(part.depths[i]))
-        if len(part.depths[stage]) > 1:
-            for depth in part.depths[stage]:
-                depths = (*part.depths[:stage], (depth,), *part.depths[stage + 1 :])
-                yield from self._node(
-                    Part(at, self._features, part.resolution, depths, part.options)
-                )
-            return
-        free = self._free(part)
-        if not free.any():
-            return
-        slot = int(np.where(free, node.spread, -1).argmax())
-        for option in np.flatnonzero(part.options[slot]).tolist():
-            options = part.options.copy()
-            options[slot] = False
-            options[slot, option] = True
-            yield from self._node(Part(at, self._features, part.resolution, part.depths, options))
-
-    def _free(self, part: Part) -> Bools:
-        """(slots,) layers that are there and have more than one option left."""
-        there = np.zeros(self._choices.slots, dtype=np.bool_)
-        for start, depths in zip(self._choices.starts.tolist(), part.depths, strict=True):
-            there[start : start + depths[-1]] = True
-        free: Bools = np.logical_and(there, part.options.sum(axis=1) > 1)
-        return free
-
-    def _node(self, part: Part) -> Iterator[_Node]:
-        """The node, or nothing where no subnet of the part is within the limits."""
+    def node(self, part: Part) -> _Node | None:
+        """The part and its ceiling, None where no subnet of it is within the limits."""
         if part.empty:
-            return
+            return None
         slopes, offsets, ceiling = crown_line(self._network, part)
         scores, rest = part.scores(slopes, offsets)
         exact = self._exact(part, scores[0], float(rest[0]))
         if exact is None:
-            return
+            return None
         highest = np.where(part.options, scores[0], -np.inf).max(axis=1)
         lowest = np.where(part.options, scores[0], np.inf).min(axis=1)
         spread = np.where(part.options.any(axis=1), highest - lowest, 0.0)
-        yield _Node(part, min(ceiling, exact), spread)
+        return _Node(part, min(ceiling, exact), spread)
 
     def _exact(self, part: Part, scores: Floats, rest: float) -> float | None:
         """The exact maximum of a linear function over the part's subnets, rounded up."""
-        problem = self._choices.problem
+        at = self._choices
         most = max(float(np.abs(scores).max()), 1e-9)
         unit = 2.0 ** (floor(np.log2(most)) + 6 - _BITS)
-        allowed = np.zeros_like(problem.allowed)
-        allowed[part.resolution] = True
-        stages, slot = [], 0
-        for stage, depths in zip(problem.stages, part.depths, strict=True):
-            slots = []
-            for s in stage.slots:
-                n = len(s.layers)
-                units = np.ceil(scores[slot, :n] / unit).astype(np.int64)
-                mask = np.zeros_like(s.allowed)
-                mask[part.resolution] = part.options[slot, :n]
-                slots.append(
-                    replace(s, scores=np.broadcast_to(units, s.scores.shape), allowed=mask)
-                )
-                slot += 1
-            stages.append(StageSlots(depths, tuple(slots)))
+        units = np.ceil(scores / unit).astype(np.int64)
+        arcs = []
+        for arc in at.problem.arcs:
+            position = int(at.position[arc.edge])
+            allowed = np.zeros_like(arc.allowed)
+            given = np.zeros_like(arc.scores)
+            if part.edges[arc.edge]:
+                allowed[part.context] = True
+                if position >= 0:
+                    allowed[part.context] = part.options[position, arc.options]
+                    given[:] = units[position, arc.options]
+            arcs.append(replace(arc, scores=given, allowed=allowed))
+        contexts = np.zeros_like(at.problem.allowed)
+        contexts[part.context] = True
         linear = replace(
-            restaged(problem, tuple(stages)),
-            allowed=allowed,
-            fixed_scores=np.zeros_like(problem.fixed_scores),
+            at.problem,
+            allowed=contexts,
+            arcs=tuple(arcs),
+            fixed_scores=np.zeros_like(at.problem.fixed_scores),
             score_unit=unit,
         )
-        ranking = k_best(linear, self._choices.limits, 1)
+        ranking = k_best(linear, at.limits, 1)
         if not ranking.best and ranking.proven:
             return None
         lift = _ROUNDING * (np.abs(scores).max(axis=1).sum() + abs(rest))

@@ -1,15 +1,18 @@
-"""Upper bounds of many linear functions over the subnets within a budget, all at once.
+"""Upper bounds of many linear functions over the networks within a budget, all at once.
 
-For a price ``p >= 0`` on the budget no subnet within it scores more than
+For a price ``p >= 0`` on the budget no network within it scores more than
 
-    max over all subnets of (score - p * cost) + p * budget
+    max over all networks of (score - p * cost) + p * budget
 
-and that maximum is a choice per layer and a depth per stage. The best price is found by bisection
-on the slope, one for every function. What is left to the true optimum is the gap of one knapsack's
-linear relaxation.
+and that maximum is a longest path. The best price is found by bisection on the slope, one for every
+function. What is left to the true optimum is the gap of one knapsack's linear relaxation.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -22,52 +25,65 @@ _STEPS = 24
 _ROUNDING = 1e-12
 
 
-class Part:
-    """Some subnets of one resolution, within one summed budget.
+def scarcest(choices: Choices) -> int | None:
+    """The limited column of which an average option takes the largest share; None without any."""
+    sums = choices.limits.sums
+    axes = [a for a in range(len(sums)) if sums[a] is not None]
+    if not axes:
+        return None
+    mean = choices.costs[choices.contexts].mean(axis=(0, 1, 2))
+    return max(axes, key=lambda a: float(mean[a]) / max(sums[a] or 1, 1))
 
-    The tightest budget by share counts here and the others do not, which keeps a bound a bound.
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Some networks of one context, within one summed budget.
+
+    The scarcest budget counts here and the others do not, which keeps a bound a bound.
 
     Args:
-        depths: for every stage the depths that are left.
-        options: (slots, most options) those that are left.
+        edges: (edges of the automaton,) those that are left.
+        options: (positions, most options) those that are left.
     """
 
-    def __init__(
-        self,
-        choices: Choices,
-        features: RowFeatures,
-        resolution: int,
-        depths: tuple[tuple[int, ...], ...],
-        options: Bools,
-    ):
-        self.resolution = resolution
-        self.depths = depths
-        self.options = options
-        self._starts = choices.starts.tolist()
-        self._columns = features.columns
-        self._resolution_column = int(features.resolution[resolution])
-        self.features = features.model.encoder.features
-        sums = choices.limits.sums
-        axes = [a for a in range(len(sums)) if sums[a] is not None]
-        rooms = {a: (sums[a] or 0) - int(choices.problem.fixed_costs[resolution, a]) for a in axes}
-        costs = choices.costs[resolution, :, :-1]
-        self._room = 1.0
-        self._costs = np.zeros(costs.shape[:2])
-        if axes:
-            axis = max(axes, key=lambda a: float(costs[..., a].mean()) / max(rooms[a], 1))
-            # in units of the room, so that prices are of the size of scores
-            scale = max(rooms[axis], 1)
-            self._costs = costs[..., axis] / scale
-            self._room = rooms[axis] / scale
+    choices: Choices
+    features: RowFeatures
+    context: int
+    edges: Bools
+    options: Bools
+
+    @cached_property
+    def _budget(self) -> tuple[Floats, float]:
+        """(positions, options) costs and what is left for them, in units of that."""
+        at, axis = self.choices, scarcest(self.choices)
+        if axis is None:
+            return np.zeros(self.options.shape), 1.0
+        left = (at.limits.sums[axis] or 0) - int(at.problem.fixed_costs[self.context, axis])
+        # so that prices are of the size of scores
+        scale = max(left, 1)
+        return at.costs[self.context, :, :-1, axis] / scale, left / scale
+
+    @property
+    def costs(self) -> Floats:
+        return self._budget[0]
+
+    @property
+    def room(self) -> float:
+        return self._budget[1]
+
+    @classmethod
+    def whole(cls, choices: Choices, features: RowFeatures, context: int) -> Part:
+        """All networks of a context."""
+        edges = np.ones(len(choices.position), dtype=np.bool_)
+        return cls(choices, features, context, edges, choices.allowed[context, :, :-1])
 
     @property
     def empty(self) -> bool:
-        """Whether not even the cheapest subnet is within the budget (sound: False when close)."""
-        return self._cheapest() > self._room * (1 + 1e-9) + 1e-9
+        """Whether not even the cheapest network is within the budget (sound: False when close)."""
+        return self._cheapest() > self.room * (1 + 1e-9) + 1e-9
 
     def _cheapest(self) -> float:
-        zero = np.zeros((1, *self._costs.shape))
-        return -float(self._best(zero - self._costs)[0][0])
+        return -float(self._best(-self.costs[None])[0][0])
 
     def maximise(self, slopes: AnyFloats, offsets: AnyFloats) -> Floats:
         """Upper bounds (n,) of ``slopes @ x + offsets``, slopes (n, features)."""
@@ -77,41 +93,85 @@ class Part:
         value, spent = self._best(scores)
         best = value.copy()
         # prices above the whole range of scores cannot be better than it
-        high = 2 * np.abs(scores).max(axis=2).sum(axis=1) / max(self._slack(), 1e-3)
-        open_ = np.flatnonzero(spent > self._room)
+        slack = max(self.room - self._cheapest(), 1e-3)
+        high = 2 * np.abs(scores).max(axis=2).sum(axis=1) / slack
+        open_ = np.flatnonzero(spent > self.room)
         low, high = low[open_], high[open_]
         for _ in range(_STEPS):
             if not len(open_):
                 break
             price = (low + high) / 2
-            value, spent = self._best(scores[open_] - price[:, None, None] * self._costs)
-            best[open_] = np.minimum(best[open_], value + price * self._room)
-            over = spent > self._room
+            value, spent = self._best(scores[open_] - price[:, None, None] * self.costs)
+            best[open_] = np.minimum(best[open_], value + price * self.room)
+            over = spent > self.room
             low, high = np.where(over, price, low), np.where(over, high, price)
         result: Floats = np.asarray(best + offsets + _ROUNDING * magnitude, np.float64)
         return result
 
     def scores(self, slopes: AnyFloats, offsets: AnyFloats) -> tuple[Floats, AnyFloats]:
-        """Linear functions of the inputs as a score per option (n, slots, options) and the rest."""
+        """Linear functions of the inputs as (n, positions, options) scores and what is left."""
         padded = np.concatenate([slopes, np.zeros((len(slopes), 1))], axis=1)
-        scores: Floats = padded[:, self._columns[:, :-1]].sum(axis=-1)
-        return scores, offsets + slopes[:, self._resolution_column]
-
-    def _slack(self) -> float:
-        return self._room - self._cheapest()
+        scores: Floats = padded[:, self.features.columns[:, :-1]].sum(axis=-1)
+        return scores, offsets + slopes[:, int(self.features.resolution[self.context])]
 
     def _best(self, scores: Floats) -> tuple[Floats, Floats]:
-        """The best sum over all subnets whatever they cost (n,), and what its layers cost (n,)."""
+        """The best sum over all paths whatever they cost (n,), and what its options cost (n,)."""
+        at = self.choices
         masked = np.where(self.options, scores, -np.inf)
         picks = masked.argmax(axis=2)
         gains = np.take_along_axis(masked, picks[..., None], axis=2)[..., 0]
-        spent = self._costs[np.arange(len(self._costs)), picks]
-        total, cost = np.zeros(len(scores)), np.zeros(len(scores))
-        for start, depths in zip(self._starts, self.depths, strict=True):
-            sums = np.cumsum(gains[:, start : start + depths[-1]], axis=1)
-            costs = np.cumsum(spent[:, start : start + depths[-1]], axis=1)
-            at = np.array(depths) - 1
-            which = sums[:, at].argmax(axis=1)[:, None]
-            total += np.take_along_axis(sums[:, at], which, axis=1)[:, 0]
-            cost += np.take_along_axis(costs[:, at], which, axis=1)[:, 0]
-        return total, cost
+        spent = self.costs[np.arange(len(self.costs)), picks]
+        n, last = len(scores), len(at.leaving) - 1
+        values = [np.full(n, -np.inf)] * last + [np.zeros(n)]
+        costs = [np.zeros(n)] * (last + 1)
+        for node in range(last - 1, -1, -1):
+            for edge in at.leaving[node]:
+                if not self.edges[edge]:
+                    continue
+                target, p = at.targets[edge], int(at.position[edge])
+                value, cost = values[target], costs[target]
+                if p >= 0:
+                    value, cost = value + gains[:, p], cost + spent[:, p]
+                better = value > values[node]
+                costs[node] = np.where(better, cost, costs[node])
+                values[node] = np.where(better, value, values[node])
+        return values[0], costs[0]
+
+    # ------------------------------------------------------------ splitting
+
+    def split(self, spread: Floats) -> Iterator[Part]:
+        """Parts that together are this one; none for a single network.
+
+        By the edges of the first node that several leave, else by the options of the position whose
+        ``spread`` (positions,) is largest.
+        """
+        at = self.choices
+        free = np.zeros(at.positions, dtype=np.bool_)
+        reached = {0}
+        for node in range(len(at.leaving) - 1):
+            if node not in reached:
+                continue
+            edges = [e for e in at.leaving[node] if self._open(e)]
+            if len(edges) > 1:
+                for edge in edges:
+                    left = self.edges.copy()
+                    left[at.leaving[node]] = False
+                    left[edge] = True
+                    yield replace(self, edges=left)
+                return
+            for e in edges:
+                reached.add(at.targets[e])
+                if at.position[e] >= 0:
+                    free[at.position[e]] = self.options[at.position[e]].sum() > 1
+        if not free.any():
+            return
+        position = int(np.where(free, spread, -1).argmax())
+        for option in np.flatnonzero(self.options[position]).tolist():
+            options = self.options.copy()
+            options[position] = False
+            options[position, option] = True
+            yield replace(self, options=options)
+
+    def _open(self, edge: int) -> bool:
+        position = int(self.choices.position[edge])
+        return bool(self.edges[edge] and (position < 0 or self.options[position].any()))

@@ -6,14 +6,19 @@ Networks and tables here are made up; what is tested against is plain enumeratio
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import pairwise
 
 import numpy as np
 import pytest
+from network_world import (
+    RESOLUTIONS,
+    STAGES,
+    enumerated_best,
+    half_budget,
+    network_model,
+    small_problem,
+)
 from solver_world import Additive, make_table, noisy_table, small_space
 
-from edgeofa.accuracy.features import space_digest
-from edgeofa.accuracy.mlp import Description, Encoder, MlpAccuracy, Network
 from edgeofa.errors import NoSubnetFits, UsageError
 from edgeofa.solver.anytime import anytime, first_solutions
 from edgeofa.solver.bound import Line, bound, crown_line, interval_ceiling, relu_lines
@@ -23,55 +28,16 @@ from edgeofa.solver.exact import k_best
 from edgeofa.solver.problem import Budgets, Limits, Problem, build_problem
 from edgeofa.solver.relaxed import Part
 from edgeofa.solver.searchers import get_searcher, searcher_names
+from edgeofa.solver.searchers.base import Search
 from edgeofa.solver.searchers.ofa import OfaEvolution
 from edgeofa.solver.stack import stacked
-from edgeofa.spaces import Space, load_space
-from edgeofa.spaces.blocks import block_macs
-
-RESOLUTIONS = (128, 160)
-STAGES = [
-    {"depths": [1, 2], "kernels": [3, 5], "expands": [3, 4]},
-    {"depths": [1, 2], "kernels": [3, 5], "expands": [3, 6]},
-]
-
-
-def network_model(space: Space, widths: tuple[int, ...], seed: int) -> MlpAccuracy:
-    rng = np.random.default_rng(seed)
-    sizes = [Encoder(space).features, *widths, 1]
-    weights = tuple(rng.normal(size=(n, m)) * (2 / m) ** 0.5 for m, n in pairwise(sizes))
-    biases = tuple(rng.normal(size=n) * 0.1 for n in sizes[1:])
-    description = Description(space=space.name, space_digest=space_digest(space), source="made up")
-    return MlpAccuracy(space, Network(weights, biases), description)
-
-
-def small_problem(seed: int, widths: tuple[int, ...] = (12, 12)) -> Problem:
-    space = small_space(STAGES, RESOLUTIONS)
-    rng = np.random.default_rng(seed)
-
-    def row(block: object) -> tuple[float, None, int, int]:
-        ms = 0.1 + block_macs(block) / 1e6 * rng.uniform(0.5, 1.5)  # type: ignore[arg-type]
-        return round(ms, 6), None, 10, 10
-
-    return build_problem(space, make_table(space, row), network_model(space, widths, seed))
-
-
-def half_budget(problem: Problem) -> Limits:
-    """A latency that about half of all subnets are within."""
-    sums = sorted(problem.totals(s).latency_ns for s in every_subnet(problem))
-    return Limits((sums[len(sums) // 2], None, None), None)
-
-
-def enumerated_best(problem: Problem, limits: Limits) -> float:
-    subnets = [s for s in every_subnet(problem) if fits(problem.totals(s), limits)]
-    return float(problem.accuracy.rerank(subnets).max())
+from edgeofa.spaces import load_space
 
 
 def whole_parts(problem: Problem, limits: Limits) -> list[Part]:
     choices = Choices(problem, limits)
     features = RowFeatures(choices, problem.accuracy)  # type: ignore[arg-type]
-    depths = tuple(tuple(d.tolist()) for d in choices.depths)
-    real = np.arange(choices.allowed.shape[2] - 1) < choices.options[:, None]
-    return [Part(choices, features, int(r), depths, real) for r in choices.resolutions]
+    return [Part.whole(choices, features, c) for c in choices.contexts.tolist()]
 
 
 # ------------------------------------------------------------------------------------ rows
@@ -132,8 +98,8 @@ def test_anytime_of_an_additive_model_starts_at_the_optimum() -> None:
     problem = build_problem(space, table, Additive(lambda _, i, j, x: x.kernel * x.expand + i + j))
     limits = half_budget(problem)
     best = k_best(problem, limits, 1).best[0].totals.score
-    starts = Choices(problem, limits)
-    scores = [problem.totals(starts.subnet(row)).score for row in first_solutions(starts)]
+    search = Search(problem, limits, 10, 0)
+    scores = [problem.totals(search.choices.subnet(row)).score for row in first_solutions(search)]
     assert max(scores) == best
 
 
@@ -176,7 +142,7 @@ def test_crown_is_within_the_interval_and_above_random_subnets() -> None:
     for part in whole_parts(problem, limits):
         slopes, offsets, ceiling = crown_line(problem.accuracy.network, part)  # type: ignore[attr-defined]
         assert ceiling <= interval_ceiling(problem.accuracy.network, part)  # type: ignore[attr-defined]
-        here = rows[:, 0] == part.resolution
+        here = rows[:, 0] == part.context
         assert here.sum() > 100
         assert values[here].max() <= ceiling
         # the linear function itself lies above the network at every one of them
@@ -194,15 +160,15 @@ def test_priced_budget_bounds_every_linear_function() -> None:
     x = features.encode(rows).astype(float)
     slopes = np.random.default_rng(0).normal(size=(40, x.shape[1]))
     for part in whole_parts(problem, limits):
-        here = x[rows[:, 0] == part.resolution]
+        here = x[rows[:, 0] == part.context]
         exact = (here @ slopes.T).max(axis=0)
         ceilings = part.maximise(slopes, np.zeros(40))
         assert (ceilings >= exact).all()
         free = Part(
             Choices(problem, Limits((None, None, None), None)),
             features,
-            part.resolution,
-            part.depths,
+            part.context,
+            part.edges,
             part.options,
         )
         # without the price of the budget it would be looser

@@ -46,12 +46,12 @@ def get_searcher(name: str) -> Searcher:
     for plugin in entry_points(group=GROUP, name=name):
         try:
             kind = plugin.load()
+            if isinstance(kind, type) and issubclass(kind, Searcher):
+                return kind()
         except Exception as error:
             warnings.warn(f"searcher {name!r} does not load: {error}", stacklevel=2)
             continue
-        if isinstance(kind, type) and issubclass(kind, Searcher):
-            return kind()
-        warnings.warn(f"searcher {name!r} is not an edgeofa Searcher", stacklevel=2)
+        warnings.warn(f"searcher {name!r} is no edgeofa Searcher class", stacklevel=2)
     near = difflib.get_close_matches(name, searcher_names(), n=1)
     hint = f"did you mean {near[0]}?" if near else f"one of {', '.join(searcher_names())}"
     raise UsageError(f"no searcher {name!r}", hint=hint)

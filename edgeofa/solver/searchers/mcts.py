@@ -1,9 +1,9 @@
-"""Monte-Carlo tree search over the decisions of a subnet, one after the other.
+"""Monte-Carlo tree search over the decisions of a network, one after the other.
 
 After DeepArchitect (Negrinho and Gordon 2017): UCT, ``mean + c * sqrt(2 ln(parent) / visits)``, an
 unvisited child first; a random completion from the first new node; only nodes of the tree learn its
-score. Decisions are the resolution, then for each stage its depth and its layers. Means are scaled
-to 0..1 by the range of scores seen so far, as UCT needs.
+score. Decisions are the context, then along the path the edge and option at every node that leaves
+a choice. Means are scaled to 0..1 by the range of scores seen so far, as UCT needs.
 
 A decision after which even the cheapest completion is over a budget is not taken, so that nearly
 every completion that is drawn fits.
@@ -23,7 +23,7 @@ from edgeofa.solver.searchers.base import Search, Searcher
 
 _COMPLETIONS = 64
 _FIRST = 32
-#: the cost of what is not allowed
+#: the cost of what is not allowed; sums of many of these stay in 64 bits
 _FORBIDDEN = 1 << 50
 
 
@@ -48,9 +48,9 @@ class MonteCarloTreeSearch(Searcher):
         root = _Node()
         while search.left:
             state, path, node = decisions.start(), [root], root
-            while (options := decisions.options(state)) and (node is root or node.visits):
-                choice = self._choose(search, node, options, low, high)
-                state = decisions.take(state, choice)
+            while (ways := decisions.ways(state)) and (node is root or node.visits):
+                choice = self._choose(search, node, [w.number for w in ways], low, high)
+                state = decisions.take(state, next(w for w in ways if w.number == choice))
                 node = node.children.setdefault(choice, _Node())
                 path.append(node)
             row = decisions.complete(state, search.rng)
@@ -82,125 +82,133 @@ class MonteCarloTreeSearch(Searcher):
         return ties[int(search.rng.integers(len(ties)))]
 
 
-_State = tuple[int, ...]
+@dataclass(frozen=True)
+class _Way:
+    """One decision: at the root a context, at a node an edge and one of its options."""
+
+    number: int
+    context: int
+    edge: int
+    option: int
+    target: int
+    costs: tuple[int, ...]  # one a budget
+
+
+@dataclass(frozen=True)
+class _State:
+    """What is decided so far; ``context`` is -1 before anything is."""
+
+    context: int
+    node: int
+    picks: tuple[tuple[int, int], ...]  # (position, option)
+    spent: tuple[int, ...]
 
 
 class _Decisions:
-    """The decisions of a subnet in order: resolution, then depth and layers of each stage."""
+    """Plain lists and tuples, because one decision at a time is made of them."""
 
     def __init__(self, choices: Choices):
         self._choices = choices
-        self._starts: list[int] = choices.starts.tolist()
-        self._depths: list[list[int]] = [d.tolist() for d in choices.depths]
-        self._counts: list[int] = choices.options.tolist()
-        limits = choices.limits.sums
-        axes = [a for a, limit in enumerate(limits) if limit is not None]
-        self._most = [limits[a] or 0 for a in axes]
-        costs = np.where(choices.allowed[..., None], choices.costs, _FORBIDDEN)[:, :, :-1]
-        real = np.arange(costs.shape[2]) < choices.options[:, None]
-        least = np.where(real[None, :, :, None], costs, _FORBIDDEN).min(axis=2)
-        # plain lists: one decision at a time is made of them; [axis][resolution][slot][option]
-        self._costs = [costs[..., a].tolist() for a in axes]
-        self._least = [least[..., a].tolist() for a in axes]
-        self._fixed = [choices.problem.fixed_costs[:, a].tolist() for a in axes]
+        self._axes = [a for a, s in enumerate(choices.limits.sums) if s is not None]
+        self._most = [choices.limits.sums[a] or 0 for a in self._axes]
+        self._end = len(choices.leaving) - 1
+        self._roots = [
+            _Way(
+                c,
+                c,
+                -1,
+                -1,
+                0,
+                tuple(int(choices.problem.fixed_costs[c, a]) for a in self._axes),
+            )
+            for c in choices.contexts.tolist()
+        ]
+        self._ways: dict[int, list[list[_Way]]] = {}
+        #: [context][node] the least that it costs to go on from there, one a budget
+        self._least: dict[int, list[tuple[int, ...]]] = {}
+        for c in choices.contexts.tolist():
+            self._prepare(c)
+
+    def _prepare(self, context: int) -> None:
+        at, nothing = self._choices, (0,) * len(self._axes)
+        ways: list[list[_Way]] = [[] for _ in at.leaving]
+        least = [(_FORBIDDEN,) * len(self._axes)] * len(at.leaving)
+        least[self._end] = nothing
+        for node in range(self._end - 1, -1, -1):
+            for edge in at.leaving[node]:
+                position, target = int(at.position[edge]), at.targets[edge]
+                for option in at.open(context, edge):
+                    costs = nothing
+                    if position >= 0:
+                        each = at.costs[context, position, option]
+                        costs = tuple(int(each[a]) for a in self._axes)
+                    number = len(ways[node])
+                    ways[node].append(_Way(number, context, edge, option, target, costs))
+            if ways[node] and self._axes:
+                ends = [
+                    [c + e for c, e in zip(w.costs, least[w.target], strict=True)]
+                    for w in ways[node]
+                ]
+                least[node] = tuple(min(column) for column in zip(*ends, strict=True))
+        self._ways[context], self._least[context] = ways, least
 
     def start(self) -> _State:
-        return ()
+        return _State(-1, 0, (), (0,) * len(self._axes))
 
-    def options(self, state: _State) -> list[int]:
+    def ways(self, state: _State) -> list[_Way]:
         """What may be decided next; empty when all is.
 
         Left out is what even the cheapest completion is over a budget after; where that is
         everything, nothing is left out.
         """
-        if not state:
-            every = [int(r) for r in self._choices.resolutions]
-            shortest = [d[0] for d in self._depths]
-            added = [[self._rest(a, r, shortest) for r in every] for a in range(len(self._most))]
-            spent = [0] * len(self._most)
+        if state.context < 0:
+            every = self._roots
+        elif state.node == self._end:
+            return []
         else:
-            place = self._place(state)
-            if place is None:
-                return []
-            stage, slot = place
-            every = self._depths[stage] if slot < 0 else list(range(self._counts[slot]))
-            spent, added = [], []
-            for a in range(len(self._most)):
-                base = self._cheapest(a, state)
-                least, costs = self._least[a][state[0]], self._costs[a][state[0]]
-                if slot < 0:
-                    start, least_depth = self._starts[stage], self._depths[stage][0]
-                    grown = [sum(least[start + least_depth : start + d]) for d in every]
-                else:
-                    grown = [costs[slot][o] - least[slot] for o in every]
-                spent.append(base)
-                added.append(grown)
+            every = self._ways[state.context][state.node]
         possible = [
-            option
-            for n, option in enumerate(every)
+            way
+            for way in every
             if all(
-                s + more[n] <= most for s, more, most in zip(spent, added, self._most, strict=True)
+                spent + cost + rest <= most
+                for spent, cost, rest, most in zip(
+                    state.spent,
+                    way.costs,
+                    self._least[way.context][way.target],
+                    self._most,
+                    strict=True,
+                )
             )
         ]
         return possible or every
 
-    def take(self, state: _State, option: int) -> _State:
-        return (*state, option)
+    def take(self, state: _State, way: _Way) -> _State:
+        """The state after a decision, and after all that leave no choice."""
+        while True:
+            picks, position = state.picks, -1
+            if way.edge >= 0:
+                position = int(self._choices.position[way.edge])
+            if position >= 0:
+                picks = (*picks, (position, way.option))
+            spent = tuple(s + c for s, c in zip(state.spent, way.costs, strict=True))
+            state = _State(way.context, way.target, picks, spent)
+            if way.target == self._end or len(self._ways[way.context][way.target]) != 1:
+                return state
+            way = self._ways[way.context][way.target][0]
 
     def complete(self, state: _State, rng: np.random.Generator) -> Ints | None:
         """A random row that begins with ``state`` and fits, or None when none was found."""
         for _ in range(_COMPLETIONS):
             whole = state
-            while options := self.options(whole):
-                whole = self.take(whole, options[int(rng.integers(len(options)))])
-            row = self._row(whole)
+            while ways := self.ways(whole):
+                whole = self.take(whole, ways[int(rng.integers(len(ways)))])
+            if whole.node != self._end:
+                continue
+            row = np.full(1 + self._choices.positions, -1, dtype=np.int64)
+            row[0] = whole.context
+            for position, option in whole.picks:
+                row[1 + position] = option
             if self._choices.fits(row[None])[0]:
                 return row
         return None
-
-    def _place(self, state: _State) -> tuple[int, int] | None:
-        """(stage, slot) of the next decision, slot -1 for the depth; None at the end."""
-        n = 1
-        for stage, start in enumerate(self._starts):
-            if n == len(state):
-                return stage, -1
-            depth = state[n]
-            if n + 1 + depth > len(state):
-                return stage, start + len(state) - n - 1
-            n += 1 + depth
-        return None
-
-    def _row(self, state: _State) -> Ints:
-        row = np.full(1 + self._choices.slots, -1, dtype=np.int64)
-        row[0] = state[0]
-        n = 1
-        for start in self._starts:
-            if n >= len(state):
-                break
-            layers = state[n + 1 : n + 1 + state[n]]
-            row[1 + start : 1 + start + len(layers)] = layers
-            n += 1 + state[n]
-        return row
-
-    def _rest(self, axis: int, r: int, depths: list[int]) -> int:
-        """The least that a network of these depths costs at a resolution."""
-        least = self._least[axis][r]
-        inside = sum(
-            sum(least[start : start + depth])
-            for start, depth in zip(self._starts, depths, strict=True)
-        )
-        return int(self._fixed[axis][r] + inside)
-
-    def _cheapest(self, axis: int, state: _State) -> int:
-        """The least that a network costs that begins with these decisions."""
-        r, n = state[0], 1
-        costs, least = self._costs[axis][r], self._least[axis][r]
-        total = int(self._fixed[axis][r])
-        for start, depths in zip(self._starts, self._depths, strict=True):
-            depth = state[n] if n < len(state) else depths[0]
-            decided = state[n + 1 : n + 1 + depth]
-            for j, option in enumerate(decided):
-                total += costs[start + j][option]
-            total += sum(least[start + len(decided) : start + depth])
-            n += 1 + depth
-        return total

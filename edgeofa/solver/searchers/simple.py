@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from edgeofa.solver.searchers.base import Search, Searcher
-from edgeofa.solver.searchers.moves import mutate_one
 
 _BATCH = 1024
 
@@ -41,6 +40,6 @@ class RegularisedEvolution(Searcher):
         while search.left:
             entrants = search.rng.integers(len(alive), size=self.sample)
             parent = max((alive[int(n)] for n in entrants), key=lambda member: member[0])[1]
-            child = mutate_one(search, parent)
+            child = search.mutant(parent)
             alive.append((float(search.evaluate(child[None])[0]), child))
             alive.popleft()

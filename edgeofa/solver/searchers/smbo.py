@@ -1,7 +1,7 @@
 """Sequential model-based optimisation: guess by a surrogate, look at the best guess, learn.
 
-The surrogate is Bayesian linear regression on which option each layer has (one weight an option,
-one a resolution), whose posterior gives a mean and a variance; candidates, some of them random and
+The surrogate is Bayesian linear regression on which option each position has (one weight an option,
+one a context), whose posterior gives a mean and a variance; candidates, some of them random and
 most neighbours of the best, are ranked by expected improvement (Jones et al. 1998). DeepArchitect's
 SMBO ranks by ridge regression, which is this one's mean. Sums are updated with every batch, so that
 the cost of a step does not grow with the number of calls.
@@ -18,7 +18,6 @@ import numpy as np
 from edgeofa.solver.choices import Choices, Floats
 from edgeofa.solver.problem import Ints
 from edgeofa.solver.searchers.base import Search, Searcher
-from edgeofa.solver.searchers.moves import mutate_one
 
 _ERF = np.vectorize(erf, otypes=[np.float64])
 
@@ -53,7 +52,7 @@ class ModelBasedSearch(Searcher):
         drawn_each = round(self.random_share * self.candidates)
         while search.left:
             near = [
-                mutate_one(search, elite[int(search.rng.integers(len(elite)))])
+                search.mutant(elite[int(search.rng.integers(len(elite)))])
                 for _ in range(self.candidates - drawn_each)
             ]
             drawn = search.random_rows(drawn_each)
@@ -78,21 +77,21 @@ class _Surrogate:
 
     def __init__(self, choices: Choices, ridge: float):
         self._width = choices.costs.shape[2]
-        self._slots = choices.slots
-        resolutions = len(choices.problem.resolutions)
-        self._features = 1 + resolutions + self._slots * self._width
+        self._positions = choices.positions
+        contexts = len(choices.costs)
+        self._features = 1 + contexts + self._positions * self._width
         self._gram = ridge * np.eye(self._features)
         self._moment = np.zeros(self._features)
         self._count, self._sum, self._squares = 0, 0.0, 0.0
-        self._first_slot = 1 + resolutions
+        self._first = 1 + contexts
 
     def _encode(self, rows: Ints) -> Floats:
         x = np.zeros((len(rows), self._features))
         x[:, 0] = 1
         at = np.arange(len(rows))
         x[at, 1 + rows[:, 0]] = 1
-        picks = rows[:, 1:] % self._width  # no layer is the last option
-        x[at[:, None], self._first_slot + np.arange(self._slots) * self._width + picks] = 1
+        picks = rows[:, 1:] % self._width  # "not passed" is the last option
+        x[at[:, None], self._first + np.arange(self._positions) * self._width + picks] = 1
         return x
 
     def learn(self, rows: Ints, values: Floats) -> None:
