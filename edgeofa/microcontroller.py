@@ -53,6 +53,8 @@ class SerialLine(DataModel):
     baud: int = Field(ge=1200, le=12_000_000)
     #: what the operating system calls it, where it is always the same
     port: str | None = Field(default=None, min_length=1, max_length=256)
+    #: compare the board's clock with our own; an emulator's runs at its own speed
+    check_clock: bool = True
 
 
 class Flashing(DataModel):

@@ -50,8 +50,10 @@ def _register() -> None:
         deploy,
         device,
         doctor,
+        flash,
         frontier,
         import_,
+        monitor,
         profile,
         setup,
         solve,
@@ -74,6 +76,8 @@ def _register() -> None:
     app.add_typer(import_.app, name="import")
     app.add_typer(target.app, name="target")
     app.add_typer(device.app, name="device")
+    app.command()(flash.flash)
+    app.command()(monitor.monitor)
     app.command()(setup.setup)
     app.command()(doctor.doctor)
 

@@ -148,7 +148,8 @@ def link(target: Target, networks: Sequence[CompiledNetwork], *, emulated: bool)
         "EDGEOFA_CLOCK_HZ": f"{target.core.clock_hz:.0f}u" if target.core else "0u",
         "EDGEOFA_BAUD": f"{mcu.serial.baud}u",
         "EDGEOFA_FLASH_WAIT_STATES": f"{mcu.flash_wait_states}u",
-        **({"EDGEOFA_UART": f"{mcu.emulation.uart:#x}u"} if emulated else {}),
+        # boards that QEMU emulates have it; others do not look at it
+        "EDGEOFA_UART": f"{mcu.emulation.uart:#x}u",
     }
     build = _Build(target.name, toolchain, flags, defines, places, runtime, tuple(networks))
     folder = cache_dir() / "firmware" / build.digest[:24]
