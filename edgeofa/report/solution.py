@@ -88,6 +88,11 @@ def _proof(answer: Answer) -> str:
     if network is not None:
         if network.closed:
             return "the best of the whole space under this predictor"
+        if network.ceiling >= 1:
+            return (
+                f"the best that {network.calls} predictions found; nothing is proven (the ceiling "
+                f"is {100 * network.ceiling:.0f}%, above every accuracy)"
+            )
         return (
             f"the best that {network.calls} predictions found; no subnet within the budgets is "
             f"predicted above {100 * network.ceiling:.2f}%, a gap of {100 * network.gap:.2f} points"

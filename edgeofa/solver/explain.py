@@ -117,8 +117,11 @@ def differences(problem: Problem, pick: Subnet, other: Subnet) -> tuple[Differen
     a, b = problem.automaton.contexts[c], problem.automaton.contexts[d]
     if a.resolution != b.resolution:
         found.append(Difference("resolution", str(a.resolution), str(b.resolution)))
-    ties = zip(a.ties, b.ties, strict=True)
-    found += [Difference(x[0], str(x[1]), str(y[1])) for x, y in ties if x != y]
+    ours, others = dict(a.ties), dict(b.ties)
+    for name in dict.fromkeys([*ours, *others]):
+        pair = [None if name not in t else str(t[name]) for t in (ours, others)]
+        if pair[0] != pair[1]:
+            found.append(Difference(name, *pair))
     left, right = dict(mine), dict(theirs)
     for e, edge in enumerate(problem.automaton.edges):
         here = [None if (o := path.get(e)) is None else edge.options[o] for path in (left, right)]

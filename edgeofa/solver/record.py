@@ -55,6 +55,13 @@ class FrontierRecord:
         evidence = f" ({', '.join(sorted(kinds))})" if g.cost in ("latency", "energy") else ""
         return f"{words}{on}, {UNITS[g.cost]}{evidence}"
 
+    def drawn(self, goal: int) -> tuple[str, list[float]]:
+        """Label and costs of a goal for a picture, where bytes are kilobytes."""
+        costs = [self.cost(p, goal) for p in self.points]
+        if UNITS[self.goals[goal].cost] != "bytes":
+            return self.label(goal), costs
+        return self.label(goal).replace("bytes", "KB"), [c / 1024 for c in costs]
+
 
 def frontier_record(
     candidates: Sequence[Inputs],
@@ -182,23 +189,23 @@ def write_frontier(record: FrontierRecord, folder: Path) -> tuple[Path, ...]:
         plan = record.tables[0][0]
         threads = f"{plan.threads} thread{'s' if plan.threads > 1 else ''}"
         title += f": {plan.backend} {plan.precision}, {threads}"
-    costs = [[record.cost(p, g) for p in record.points] for g in range(len(record.goals))]
-    if len(costs) == 1:
+    axes = [record.drawn(g) for g in range(len(record.goals))]
+    if len(axes) == 1:
         pictures = save_frontier(
-            list(zip(costs[0], worth, strict=True)),
+            list(zip(axes[0][1], worth, strict=True)),
             folder,
             name,
             title=title,
-            x_label=record.label(0),
+            x_label=axes[0][0],
             claims_accuracy=record.claims_accuracy,
         )
     else:
         pictures = save_surface(
-            list(zip(*costs, worth, strict=True)),
+            list(zip(axes[0][1], axes[1][1], worth, strict=True)),
             folder,
             name,
             title=title,
-            labels=(record.label(0), record.label(1)),
+            labels=(axes[0][0], axes[1][0]),
             claims_accuracy=record.claims_accuracy,
         )
     return table, *pictures

@@ -78,7 +78,7 @@ def enumerate_all(problem: Problem) -> list[tuple[Any, Totals]]:
     return [(s, problem.totals(s)) for s in every_subnet(problem)]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(worlds(), st.randoms(use_true_random=False), st.sampled_from([1, 2, 7, 60]))
 def test_k_best_equals_enumeration(world: Any, rng: random.Random, k: int) -> None:
     problem = build_problem(*world)
