@@ -57,6 +57,7 @@ def _register() -> None:
         profile,
         setup,
         solve,
+        space,
         table,
         target,
         test,
@@ -75,6 +76,7 @@ def _register() -> None:
     app.add_typer(table.app, name="table")
     app.add_typer(import_.app, name="import")
     app.add_typer(target.app, name="target")
+    app.add_typer(space.app, name="space")
     app.add_typer(device.app, name="device")
     app.command()(flash.flash)
     app.command()(monitor.monitor)

@@ -153,6 +153,16 @@ class Paths:
             node = self.automaton.edges[found[1][0]].target
         return tuple(path)
 
+    def lengths(self) -> tuple[int, int]:
+        """The fewest and the most blocks that a network has."""
+        contexts = range(len(self.automaton.contexts))
+        fewest = (self._best(c, lambda blocks: -len(blocks)) for c in contexts)
+        most = (self._best(c, len) for c in contexts)
+        return (
+            min(len(self.blocks(c, path)) for c, path in enumerate(fewest)),
+            max(len(self.blocks(c, path)) for c, path in enumerate(most)),
+        )
+
     def blocks(self, context: int, path: Path) -> tuple[Block, ...]:
         """The blocks of a network, input to output."""
         edges = self.automaton.edges
