@@ -8,6 +8,7 @@ from edgeofa import __version__
 from edgeofa.devices.base import Device
 from edgeofa.emulation.energy import energy_mj
 from edgeofa.errors import RegressionFound, UnstableMeasurement, UsageError
+from edgeofa.profiling.protocol import RULES
 from edgeofa.regression.accuracy import check_accuracy, load_pictures
 from edgeofa.regression.baseline import (
     MAX_HISTORY,
@@ -186,7 +187,7 @@ def _repeats(device: Device, deployed: Deployed, seed: int) -> list[Timing]:
             threads=record.threads,
             seed=seed + number,
         )
-        if timing.half_width <= HALF_WIDTH:
+        if timing.half_width <= HALF_WIDTH and timing.rounds >= RULES.min_rounds:
             kept.append(timing)
         if len(kept) == REPEATS:
             return kept

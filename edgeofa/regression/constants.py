@@ -66,7 +66,7 @@ def check_constants(deployed: Deployed, graph: Graph) -> Check:
             relative=0.0,
             share=first.differing / first.elements,
             channels=(),
-            image=0,
+            image=None,
         )
     more = f", and {len(different) - 1} more differ" if len(different) > 1 else ""
     return Check(

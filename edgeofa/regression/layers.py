@@ -29,6 +29,9 @@ from edgeofa.regression.cuts import Cuts
 STEP_LIMIT = 1
 #: float32, of the largest output of the layer: sums in another order
 RELATIVE_LIMIT = 1e-4
+#: random inputs of each operator
+_PROBES = 2
+_PROBE_SEED = 20
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,8 @@ class LayerFinding:
 
     ``steps`` is the largest difference in int8 steps (None in float32), ``relative`` the same
     over the layer's largest output; ``share`` how many of its elements are beyond the limit, and
-    ``channels`` the first few output channels that they lie in.
+    ``channels`` the first few output channels that they lie in; ``image`` the stored input, None
+    for random values.
     """
 
     layer: str
@@ -47,7 +51,7 @@ class LayerFinding:
     relative: float
     share: float
     channels: tuple[int, ...]
-    image: int
+    image: int | None
 
 
 @dataclass(frozen=True)
@@ -78,9 +82,9 @@ def walk_layers(
     Raises ``DeviceError`` when a part does not run where the whole did.
     """
     ends = [op.output for op in graph.ops if cuts.has(op.output)]
-    values = {graph.input: image} | _device_values(
-        device, cuts, graph, ends, image, folder, backend, threads
-    )
+    parts = [(graph.input, end, image) for end in ends]
+    found_values = _run_parts(device, cuts, graph, parts, folder, backend, threads)
+    values = {graph.input: image} | dict(zip(ends, found_values, strict=True))
     worst = 0.0
     for place, op in enumerate(graph.ops):
         expected = _one(graph, op, [values[i] for i in op.inputs])
@@ -92,33 +96,74 @@ def walk_layers(
     return Walk(None, len(graph.ops), worst)
 
 
-def _device_values(
+def probe_layers(
     device: Device,
     cuts: Cuts,
     graph: Graph,
-    ends: Sequence[int],
-    image: Array,
     folder: Path,
     backend: str,
     threads: int,
-) -> dict[int, Array]:
-    stored = to_runtime(image, cuts.spec(graph.input))
+) -> Walk:
+    """Run every operator that has one input by itself, on random values of its whole range.
+
+    Stored images leave channels asleep, and what depends on a sleeping channel is not seen.
+    """
+    rng = np.random.default_rng(_PROBE_SEED)
+    probes: list[tuple[int, Array]] = []
+    parts = []
+    for place, op in enumerate(graph.ops):
+        source = op.inputs[0]
+        if len(op.inputs) > 1 or not (cuts.has(source) and cuts.has(op.output)):
+            continue
+        for _ in range(_PROBES):
+            probes.append((place, _random(graph, source, rng)))
+            parts.append((source, op.output, probes[-1][1]))
+    values = _run_parts(device, cuts, graph, parts, folder, backend, threads)
+    worst = 0.0
+    for (place, x), found in zip(probes, values, strict=True):
+        op = graph.ops[place]
+        finding, difference = _judge(graph, op, place, found, _one(graph, op, [x]), None)
+        if finding is not None:
+            return Walk(finding, len(graph.ops), difference)
+        worst = max(worst, difference)
+    return Walk(None, len(graph.ops), worst)
+
+
+def _random(graph: Graph, number: int, rng: np.random.Generator) -> Array:
+    shape = graph.shape(number)
+    if graph.precision == "int8":
+        return rng.integers(-128, 128, shape).astype(np.int8)
+    return rng.standard_normal(shape).astype(np.float32)
+
+
+def _run_parts(
+    device: Device,
+    cuts: Cuts,
+    graph: Graph,
+    parts: Sequence[tuple[int, int, Array]],
+    folder: Path,
+    backend: str,
+    threads: int,
+) -> list[Array]:
+    """Outputs, in the graph's layout, of (source, sink, the value at the source)."""
     jobs = []
-    for end in ends:
-        path = folder / f"until-{end:05}"
-        path.write_bytes(cuts.part(graph.input, end))
-        job = Job(path, backend, warmups=0, input=stored, want_output=True, timed=False)
-        jobs.append(job)
-    values: dict[int, Array] = {}
-    for end, outcome in zip(ends, device.run(jobs, threads=threads), strict=True):
-        name = graph.tensors[end].name
+    for source, sink, value in parts:
+        path = folder / f"part-{source:05}-{sink:05}"
+        if not path.exists():
+            path.write_bytes(cuts.part(source, sink))
+        stored = to_runtime(value, cuts.spec(source))
+        jobs.append(Job(path, backend, warmups=0, input=stored, want_output=True, timed=False))
+    values = []
+    outcomes = device.run(jobs, threads=threads)
+    for (_, sink, _), outcome in zip(parts, outcomes, strict=True):
         if isinstance(outcome, Failure) or outcome.output is None:
             reason = outcome.reason if isinstance(outcome, Failure) else "no output"
+            name = graph.tensors[sink].name
             raise DeviceError(
                 f"the network cut behind {name} does not run: {reason}", where=device.name
             )
-        value = from_runtime(outcome.output, cuts.spec(end))
-        values[end] = value.reshape(graph.tensors[end].shape)
+        value = from_runtime(outcome.output, cuts.spec(sink))
+        values.append(value.reshape(graph.shape(sink)))
     return values
 
 
@@ -131,7 +176,7 @@ def _one(graph: Graph, op: Op, inputs: list[Array]) -> Array:
 
 
 def _judge(
-    graph: Graph, op: Op, place: int, found: Array, expected: Array, image: int
+    graph: Graph, op: Op, place: int, found: Array, expected: Array, image: int | None
 ) -> tuple[LayerFinding | None, float]:
     difference = np.abs(found.astype(np.float64) - expected.astype(np.float64))
     difference[~np.isfinite(difference)] = np.inf

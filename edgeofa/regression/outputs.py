@@ -16,9 +16,9 @@ from edgeofa.errors import DeviceError
 from edgeofa.graph.ir import Array, Graph
 from edgeofa.graph.reference import quantization
 from edgeofa.regression.blocks import segment_of, segments
-from edgeofa.regression.cuts import open_cuts
+from edgeofa.regression.cuts import Cuts, open_cuts
 from edgeofa.regression.deployed import Deployed
-from edgeofa.regression.layers import RELATIVE_LIMIT, LayerFinding, walk_layers
+from edgeofa.regression.layers import RELATIVE_LIMIT, LayerFinding, probe_layers, walk_layers
 from edgeofa.regression.material import Material
 from edgeofa.regression.record import Check, Layer
 
@@ -98,34 +98,21 @@ def check_outputs(
     cuts = open_cuts(deployed.artifact, deployed.record.backend, material.graph)
     # without a suspicion one image will do
     thorough = suspect or far or _is_unexpected(material, largest)
-    layers, begin = 0, time.monotonic()
-    for image in order if thorough else order[:1]:
-        if time.monotonic() - begin > _WALK_S:
-            break
-        walk = walk_layers(
-            device,
-            cuts,
-            material.graph,
-            material.inputs[image : image + 1],
-            image,
-            folder,
-            deployed.record.backend,
-            threads,
+    finding = _find_layer(
+        device, deployed, material, cuts, order if thorough else order[:1], folder, threads
+    )
+    if finding is not None:
+        keys = [b.block for b in deployed.record.blocks]
+        blocks = segments(material.graph, cuts, keys)
+        layer = _layer(finding, segment_of(blocks, finding.number))
+        return Check(
+            name="outputs",
+            status="failed",
+            summary=f"{_say(layer)}; the network is {text}",
+            value=largest,
+            unit=unit,
+            layer=layer,
         )
-        layers = walk.layers
-        if walk.finding is not None:
-            keys = [b.block for b in deployed.record.blocks]
-            layer = _layer(
-                walk.finding, segment_of(segments(material.graph, cuts, keys), walk.finding.number)
-            )
-            return Check(
-                name="outputs",
-                status="failed",
-                summary=f"{_say(layer)}; the network is {text}",
-                value=largest,
-                unit=unit,
-                layer=layer,
-            )
     if far:
         return Check(
             name="outputs",
@@ -137,10 +124,32 @@ def check_outputs(
     return Check(
         name="outputs",
         status="passed",
-        summary=f"{text}; all {layers} layers agree by themselves",
+        summary=f"{text}; all {len(material.graph.ops)} layers agree by themselves",
         value=largest,
         unit=unit,
     )
+
+
+def _find_layer(
+    device: Device,
+    deployed: Deployed,
+    material: Material,
+    cuts: Cuts,
+    images: Sequence[int],
+    folder: Path,
+    threads: int,
+) -> LayerFinding | None:
+    """The first wrong layer on stored inputs, else on random values; None where all agree."""
+    begin = time.monotonic()
+    graph, backend = material.graph, deployed.record.backend
+    for image in images:
+        if time.monotonic() - begin > _WALK_S:
+            break
+        x = material.inputs[image : image + 1]
+        walk = walk_layers(device, cuts, graph, x, image, folder, backend, threads)
+        if walk.finding is not None:
+            return walk.finding
+    return probe_layers(device, cuts, graph, folder, backend, threads).finding
 
 
 def _say(layer: Layer) -> str:
@@ -148,9 +157,10 @@ def _say(layer: Layer) -> str:
     if layer.steps is not None:
         error = f"{layer.steps} steps ({error})"
     channels = ", ".join(str(c) for c in layer.channels)
+    on = "random values" if layer.image is None else f"stored input {layer.image}"
     return (
         f"layer {layer.layer} ({layer.kind}, block {layer.block}) is the first that differs: "
-        f"{error}, {100 * layer.share:.3g}% of its elements, channels {channels}"
+        f"{error}, {100 * layer.share:.3g}% of its elements, channels {channels}, on {on}"
     )
 
 

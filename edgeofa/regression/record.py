@@ -22,7 +22,8 @@ class Layer(_Model):
     """The first layer that computes something else than the graph says.
 
     ``steps``: largest difference in int8 steps; ``relative``: over the layer's largest output;
-    ``share``: of its elements beyond the limit; ``image``: of the stored inputs.
+    ``share``: of its elements beyond the limit; ``image``: of the stored inputs, None where the
+    layer was run on random values, or was only read.
     """
 
     layer: str
@@ -32,7 +33,7 @@ class Layer(_Model):
     relative: float
     share: float
     channels: tuple[int, ...]
-    image: int
+    image: int | None
 
 
 class Moved(_Model):

@@ -127,8 +127,10 @@ def _whole(outcome: object, device: Device) -> Measurement:
 
 
 def summarize(outcomes: Sequence[Measurement], *, seed: int = 0) -> Timing:
-    """The batches of one measurement as one latency; void ones are left out if others remain."""
-    kept = [o for o in outcomes if _is_clean(o)] or list(outcomes)
+    """The batches of one measurement as one latency; void ones are left out. Where all are void
+    the latency is theirs, of 0 rounds, and nobody believes it."""
+    clean = [o for o in outcomes if _is_clean(o)]
+    kept = clean or list(outcomes)
     medians = [float(np.median(o.samples_ns)) / 1e6 for o in kept]
     low, ms, high = bootstrap_median(medians, (seed,))
     yardsticks = None
@@ -147,8 +149,8 @@ def summarize(outcomes: Sequence[Measurement], *, seed: int = 0) -> Timing:
         low_ms=low,
         high_ms=high,
         evidence=kept[0].evidence,
-        rounds=len(kept),
-        void=sum(not _is_clean(o) for o in outcomes),
+        rounds=len(clean),
+        void=len(outcomes) - len(clean),
         yardsticks=yardsticks,
         yardstick_ns=yardstick_ns,
         load_ms=float(np.median(loads)) if loads else None,
