@@ -342,7 +342,7 @@ CUTS = st.one_of(st.integers(0, 12_000), st.integers(0, 2_000_000))
 
 
 @given(cuts=st.lists(CUTS, min_size=1, max_size=3))
-@settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck))
 def test_a_link_cut_at_any_byte_poisons_nothing(plain, reach, model, cuts: list[int]) -> None:
     shutil.rmtree(plain.objects.parent, ignore_errors=True)
     with CuttingProxy(plain.port, cuts) as proxy:
@@ -376,13 +376,34 @@ def test_two_users_do_not_measure_at_once(plain, reach, model, monkeypatch) -> N
     )
     assert first.stdout is not None
     assert first.stdout.readline() == b"mine\n"
-    stop = threading.Timer(1.0, lambda: os.killpg(first.pid, signal.SIGKILL))
-    stop.start()
+
+    def stop() -> None:
+        # the second one is at the lock too, and has had the time to be told
+        assert until(lambda: keepers(plain) == 2)
+        time.sleep(1.0)
+        os.killpg(first.pid, signal.SIGKILL)
+
+    thread = threading.Thread(target=stop)
+    thread.start()
     with pytest.warns(UserWarning, match=r"another edgeofa measures \(.*process"):
         (outcome,) = device.run([Job(model, "litert")])
     assert isinstance(outcome, Measurement)
+    thread.join()
     assert first.wait(10) == -signal.SIGKILL
     first.stdout.close()
+
+
+def keepers(board: LoopbackBoard) -> int:
+    """Programs that hold, or wait for, the lock of a board."""
+    lock = f"{board.folder}/tmp/edgeofa-board.lock".encode()
+    found = 0
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (process / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        found += words[1:3] == [b"keep", lock]
+    return found
 
 
 # ---------------------------------------------------------------------- boards and links gone bad
@@ -503,7 +524,7 @@ def test_a_board_that_hangs_is_left_in_time(plain, monkeypatch) -> None:
 
 
 @given(st.lists(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))))
-@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck))
 def test_arguments_reach_the_board_as_they_are(plain, monkeypatch, words: list[str]) -> None:
     monkeypatch.setenv("EDGEOFA_SSH", plain.ssh)
     link = Link(parse_address(plain.address), "board")
