@@ -18,7 +18,8 @@ app = typer.Typer(
 
 SpaceOption = Annotated[str, typer.Option(help="Space to train.")]
 DataOption = Annotated[
-    Path, typer.Option(help="Data set: CIFAR-10 archives, or <train|test>/<class>/<image>.")
+    Path,
+    typer.Option(help="Pictures: <class>/<image>, <train|test>/<class>/<image>, or CIFAR-10."),
 ]
 BundleOption = Annotated[Path, typer.Option("--bundle", help="Folder of the bundle.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the record as JSON.")]
@@ -53,6 +54,36 @@ def run(
         typer.echo(dumps(progress))
 
 
+@app.command("bundle")
+def make(
+    space: SpaceOption,
+    data: DataOption,
+    state: Annotated[Path, typer.Option(help="Folder of the training's state.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of supernets; your own by default.")
+    ] = None,
+    subnets: Annotated[
+        int, typer.Option(help="Subnets to measure for the accuracy model.", min=40)
+    ] = 220,
+    seed: SeedOption = 0,
+    json: JsonOption = False,
+) -> None:
+    """Make the bundle of a training on your own pictures, which `deploy` finds by its space."""
+    from edgeofa.jsonio import dumps
+    from edgeofa.training.finish import make_bundle
+
+    _one_thread()
+    made = make_bundle(_space(space), data, state, subnets=subnets, folder=out, seed=seed, log=_log)
+    if json:
+        typer.echo(dumps(made))
+        return
+    typer.echo(
+        f"{made.folder}: largest {100 * made.largest_accuracy:.1f}%, smallest "
+        f"{100 * made.smallest_accuracy:.1f}% of {made.test_images} test pictures; accuracy model "
+        f"{made.accuracy_model_points:.2f} points off, tau {made.accuracy_model_tau:.2f}"
+    )
+
+
 @app.command()
 def export(
     space: SpaceOption,
@@ -67,9 +98,10 @@ def export(
     from edgeofa.training.publish import export_weights
 
     _one_thread()
-    recalibration = load_images(data, "train").first(1000).pixels
+    found = _space(space)
+    recalibration = load_images(data, "train", found).first(1000).pixels
     weights = bundle / "weights.safetensors"
-    progress = export_weights(state / "state.pt", _space(space), recalibration, weights)
+    progress = export_weights(state / "state.pt", found, recalibration, weights)
     _log(f"wrote {weights}")
     if json:
         typer.echo(dumps({"file": weights, "training": progress}))
@@ -98,7 +130,7 @@ def synthesize(
     from edgeofa.training.synthesize import synthesize as make
 
     supernet = _supernet(bundle)
-    pixels = load_images(data, "train").first(real).pixels
+    pixels = load_images(data, "train", supernet.space).first(real).pixels
     begin = None if start is None else torch.from_numpy(load_calibration(start))
     made = make(supernet, pixels, images, steps, seed, _log, begin)
     file = bundle / "calibration.npz"
@@ -126,8 +158,8 @@ def measure(
     from edgeofa.training.data import load_images
 
     supernet = _supernet(bundle)
-    held_out = load_images(data, "held_out").first(images)
-    pixels = load_images(data, "train").first(recalibration).pixels
+    held_out = load_images(data, "held_out", supernet.space).first(images)
+    pixels = load_images(data, "train", supernet.space).first(recalibration).pixels
     chosen = sample_subnets(supernet.space, subnets, seed)
     pairs = measure_subnets(
         supernet,
@@ -180,8 +212,8 @@ def card(
 
     supernet = _supernet(bundle)
     space = supernet.space
-    train = load_images(data, "train")
-    test = load_images(data, "test").first(test_images)
+    train = load_images(data, "train", space)
+    test = load_images(data, "test", space).first(test_images)
     calibration = torch.from_numpy(load_calibration(bundle / "calibration.npz"))
     facts = judge(supernet, calibration, train, test, journal, recalibration, seed, _log)
     accuracy = load_accuracy(bundle / "accuracy.json", space)

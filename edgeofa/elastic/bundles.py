@@ -18,8 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeofa.accuracy.base import AccuracyModel, MacsProxy
-from edgeofa.accuracy.mlp import load_predictor
-from edgeofa.accuracy.model import load_accuracy
+from edgeofa.accuracy.load import load_model
 from edgeofa.errors import FileFormatError, MissingMaterial
 from edgeofa.paths import data_dir, own_supernets_dir
 from edgeofa.spaces import Space
@@ -55,12 +54,7 @@ class Bundle:
         """The trained supernet in evaluation mode; loads torch."""
         from edgeofa.elastic.checkpoint import load_supernet
 
-        supernet = load_supernet(self.weights_path)
-        if supernet.space.name != self.space.name:
-            raise FileFormatError(
-                f"weights of space {supernet.space.name}", where=self.weights_path
-            )
-        return supernet
+        return load_supernet(self.weights_path, self.space)
 
 
 def bundle_dir(space_name: str) -> Path:
@@ -92,11 +86,9 @@ def load_bundle(space: Space) -> Bundle:
 
 
 def _load_accuracy(folder: Path, space: Space, *, imported: bool) -> AccuracyModel:
-    if (folder / "accuracy.safetensors").is_file():
-        return load_predictor(folder / "accuracy.safetensors", space)
-    if imported and not (folder / "accuracy.json").exists():
-        return MacsProxy(space)
-    return load_accuracy(folder / "accuracy.json", space)
+    network = folder / "accuracy.safetensors"
+    file = network if network.is_file() else folder / "accuracy.json"
+    return MacsProxy(space) if imported and not file.is_file() else load_model(file, space)
 
 
 def _bounded(path: Path) -> Path:

@@ -53,14 +53,17 @@ def _write(tensors: dict[str, Tensor], name: str, path: Path) -> None:
     write_atomic(path, save(tensors, {_METADATA: header}))
 
 
-def load_supernet(path: Path) -> Supernet:
+def load_supernet(path: Path, space: Space | None = None) -> Supernet:
     """The supernet of a checkpoint, in evaluation mode.
 
+    Args:
+        space: the space that it must be of; by default the shipped one of its name.
+
     Errors: ``MissingMaterial`` where there is no file; ``FileFormatError`` that names the first
-    missing, foreign or misshapen entry.
+    missing, foreign or misshapen entry, or another space.
     """
     with _opened(path) as file:
-        supernet = Supernet(_space(file, path))
+        supernet = Supernet(_space(file, path, space))
         _fill(supernet, file, path)
     supernet.eval()
     return supernet.requires_grad_(False)
@@ -117,8 +120,12 @@ def _name(file: Any, path: Path) -> str:
     return str(name)
 
 
-def _space(file: Any, path: Path) -> Space:
+def _space(file: Any, path: Path, wanted: Space | None) -> Space:
     name = _name(file, path)
+    if wanted is not None:
+        if name != wanted.name:
+            raise FileFormatError(f"weights of space {name}, not {wanted.name}", where=path)
+        return wanted
     if name not in space_names():
         raise FileFormatError(f"a checkpoint of an unknown space {name!r}", where=path)
     return load_space(name)

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import io
+import random
 import zipfile
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -23,17 +23,15 @@ from torch import Tensor
 from edgeofa.errors import FileFormatError, MissingMaterial
 from edgeofa.paths import atomic_path, cache_dir
 from edgeofa.spaces.space import Space
+from edgeofa.training.folders import Split, folder_splits, read_pictures
 
-__all__ = ["HELD_OUT", "Images", "augment", "load_folder", "load_images", "preprocess"]
-
-Split = Literal["train", "held_out", "test"]
+__all__ = ["HELD_OUT", "Images", "augment", "is_archive", "load_images", "preprocess"]
 
 #: The last training images are never trained on: choices and accuracy models use them, and the
 #: test images are for reporting alone.
 HELD_OUT = 5000
 
 _MAX_IMAGES = 2_000_000
-_FOLDER_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,32 +48,52 @@ class Images:
         return Images(self.pixels[:count], self.labels[:count])
 
 
-def load_images(data: Path, split: Split, size: int = 32) -> Images:
+def is_archive(data: Path) -> bool:
+    """Whether ``data`` holds CIFAR-10 as two archives."""
+    return (data / "cifar10_train_jpeg.npz").is_file()
+
+
+def load_images(data: Path, split: Split, space: Space | None = None) -> Images:
     """A split of the data set at ``data``.
 
     ``data`` is either a folder with ``cifar10_train_jpeg.npz`` and ``cifar10_test_jpeg.npz``
-    (arrays ``blob`` of concatenated JPEGs, ``offsets``, ``labels``) or an image folder
-    ``<data>/<train|test>/<class>/<image>``, whose images are resized to ``size``.
+    (arrays ``blob`` of concatenated JPEGs, ``offsets``, ``labels``), or a folder
+    ``<train|test>/<class>/<image>`` or ``<class>/<image>``, of whose training images 15% of every
+    class are held out, and without a ``test`` another 15% are the test images. Images of folders
+    are resized to the largest resolution of ``space``, whose number of classes they must have.
+
+    Raises:
+        MissingMaterial: nothing of that form is there, or a class without an image.
+        UsageError: not as many classes as the space has, or too few images of one.
+        FileFormatError: an image cannot be read (named).
     """
     part = "test" if split == "test" else "train"
     archive = data / f"cifar10_{part}_jpeg.npz"
     if archive.is_file():
         images = _load_archive(archive)
-    elif (data / part).is_dir():
-        images = load_folder(data / part, size)
-    else:
+        if part == "test":
+            return images
+        if len(images) <= HELD_OUT:
+            raise MissingMaterial(f"needs more than {HELD_OUT} training images", where=data)
+        cut = len(images) - HELD_OUT
+        part_of = slice(0, cut) if split == "train" else slice(cut, None)
+        return Images(images.pixels[part_of], images.labels[part_of])
+    if not data.is_dir() or space is None or not any(p.is_dir() for p in data.iterdir()):
         raise MissingMaterial(
             "no data set here",
             where=data,
-            hint=f"a folder with {archive.name}, or with {part}/<class>/<image>",
+            hint=f"a folder with {archive.name}, with <class>/<image>, or with "
+            "<train|test>/<class>/<image>",
         )
-    if part == "test":
-        return images
-    if len(images) <= HELD_OUT:
-        raise MissingMaterial(f"needs more than {HELD_OUT} training images", where=data)
-    cut = len(images) - HELD_OUT
-    part_of = slice(0, cut) if split == "train" else slice(cut, None)
-    return Images(images.pixels[part_of], images.labels[part_of])
+    return _load_folder(data, split, space)
+
+
+def _load_folder(data: Path, split: Split, space: Space) -> Images:
+    chosen = folder_splits(data, space)[split]
+    # in no order that the labels could be told from
+    random.Random("order").shuffle(chosen)
+    pixels = read_pictures([path for path, _ in chosen], space.resolutions[-1])
+    return _to_images(pixels, np.array([label for _, label in chosen], dtype=np.int64))
 
 
 def _load_archive(path: Path) -> Images:
@@ -113,24 +131,6 @@ def _decode_archive(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
 
 def _to_images(pixels: NDArray[np.uint8], labels: NDArray[np.int64]) -> Images:
     return Images(torch.from_numpy(pixels), torch.from_numpy(labels))
-
-
-def load_folder(folder: Path, size: int) -> Images:
-    """Images of ``<folder>/<class>/<image>``, classes by name, squared to ``size``."""
-    classes = sorted(p for p in folder.iterdir() if p.is_dir())
-    pixels, labels = [], []
-    for label, name in enumerate(classes):
-        for path in sorted(p for p in name.iterdir() if p.suffix.lower() in _FOLDER_SUFFIXES):
-            try:
-                with Image.open(path) as image:
-                    resized = image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
-            except (UnidentifiedImageError, OSError) as error:
-                raise FileFormatError(f"not an image: {error}", where=path) from error
-            pixels.append(np.asarray(resized))
-            labels.append(label)
-    if not pixels:
-        raise MissingMaterial("no images here", where=folder, hint="one folder per class")
-    return _to_images(np.stack(pixels), np.array(labels, dtype=np.int64))
 
 
 @lru_cache(maxsize=64)

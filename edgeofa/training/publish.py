@@ -14,13 +14,14 @@ from torch import Tensor
 from edgeofa.accuracy.features import subnet_macs
 from edgeofa.accuracy.measure import measure_subnets
 from edgeofa.elastic.checkpoint import save_supernet
+from edgeofa.elastic.extract import extract
+from edgeofa.elastic.official import store_statistics
 from edgeofa.elastic.supernet import ElasticConv, Supernet
-from edgeofa.errors import UsageError
 from edgeofa.paths import write_atomic
 from edgeofa.spaces.space import Space, Subnet
-from edgeofa.training.data import Images
+from edgeofa.training.data import Images, preprocess
 from edgeofa.training.fast import fast_path
-from edgeofa.training.recalibrate import subnet_statistics
+from edgeofa.training.recalibrate import recalibrate, subnet_statistics
 from edgeofa.training.state import Progress, load_state
 from edgeofa.training.synthesize import Nearness, nearness
 
@@ -46,10 +47,15 @@ def export_weights(state: Path, space: Space, recalibration: Tensor, out: Path) 
     supernet, unused = Supernet(space), Supernet(space)
     progress = load_state(state, space.name, unused, supernet, None)
     forward = fast_path(space)
+    largest = space.largest(space.resolutions[len(space.resolutions) // 2])
     if forward is None:
-        raise UsageError("needs the compiled kernels", hint="install a C compiler (x86-64, AVX2)")
-    middle = space.resolutions[len(space.resolutions) // 2]
-    statistics = subnet_statistics(forward, supernet, recalibration, space.largest(middle))
+        network = extract(supernet, largest)
+        images = preprocess(recalibration, largest.resolution, space).permute(0, 3, 1, 2)
+        recalibrate(network, images)
+        store_statistics(supernet, largest, network)
+        save_supernet(supernet, out)
+        return progress
+    statistics = subnet_statistics(forward, supernet, recalibration, largest)
     convolutions = {n: m for n, m in supernet.named_modules() if isinstance(m, ElasticConv)}
     for name, (mean, var) in statistics.items():
         norm = convolutions[name].norm

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from edgeofa.errors import UsageError
 from edgeofa.spaces.space import Space
 
 __all__ = ["Phase", "Recipe", "recipe_for"]
@@ -99,11 +98,33 @@ _REFINEMENTS = {
 
 
 def recipe_for(space: Space, *, refine: bool = False) -> Recipe:
-    """The recipe that the shipped supernet of a space was trained, or then refined, with."""
+    """The recipe that the shipped supernet of a space was trained, or then refined, with; for any
+    other space a general one."""
     recipes = _REFINEMENTS if refine else _RECIPES
-    if space.name not in recipes:
-        raise UsageError(
-            f"no such training recipe for space {space.name!r}",
-            hint=f"one of {', '.join(recipes)}",
-        )
-    return recipes[space.name]
+    if space.name in recipes:
+        return recipes[space.name]
+    general = _general(space)
+    return replace(general, alone=0.0, rate=general.rate / 2) if refine else general
+
+
+def _general(space: Space) -> Recipe:
+    """Small resolutions first, all in the end; a small batch, since few pictures are the rule."""
+    sizes = sorted(space.resolutions)
+    third = -(-len(sizes) // 3)
+
+    def evenly(count: int) -> dict[int, float]:
+        return dict.fromkeys(sizes[:count], 1 / count)
+
+    return Recipe(
+        optimiser="adamw",
+        rate=2e-3,
+        weight_decay=0.02,
+        batch=32,
+        phases=(
+            Phase(0.25, evenly(third)),
+            Phase(0.60, evenly(min(2 * third, len(sizes)))),
+            Phase(1.00, evenly(len(sizes))),
+        ),
+        alone=0.1,
+        warmup_steps=50,
+    )

@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 
 from edgeofa.errors import UsageError
 from edgeofa.spaces import load_space
-from edgeofa.training.data import load_images
+from edgeofa.training.data import is_archive, load_images
 from edgeofa.training.recipe import recipe_for
 from edgeofa.training.state import Progress
 from edgeofa.training.trainer import Budget, Trainer
@@ -54,11 +54,15 @@ def train(
     # one thread a process: two collapse when the machine is shared
     torch.set_num_threads(1)
     space = load_space(space_name)
+    images, held_out = load_images(data, "train", space), load_images(data, "held_out", space)
+    if not is_archive(data):
+        # a test picture that cannot be read is said now, not after hours of training
+        load_images(data, "test", space)
     trainer = Trainer(
         space=space,
         recipe=recipe_for(space, refine=refine is not None),
-        train=load_images(data, "train"),
-        held_out=load_images(data, "held_out"),
+        train=images,
+        held_out=held_out,
         out=out,
         seed=seed,
         log=log,

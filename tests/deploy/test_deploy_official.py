@@ -71,16 +71,21 @@ def test_official_table_predictor_and_supernet_give_a_tflite(home: Path) -> None
     assert (imported["space"], imported["entries"]) == ("ofa_mbv3_w12", 475)
     assert (imported["calibration_images"], imported["predictor"]) == (12, True)
 
-    invoke("deploy", "--target", target, "--latency", "25ms", "--out", home / "out")
+    # what the table says of the phone
+    solved = json.loads(invoke("solve", "--target", target, "--latency", "25ms", "--json"))
+    best = solved["selection"]["best"]
+    assert 22 < best["latency"]["ms"] <= 25
+    space = load_space("ofa_mbv3_w12")
+    model = import_ofa_predictor(predictor, space)
+    assert best["accuracy"] == pytest.approx(model.accuracy(space.parse(best["subnet"])), abs=1e-6)
+
+    # what is deployed must not depend on how busy this machine is
+    invoke("deploy", "--target", target, "--latency", "20s", "--out", home / "out")
     record = load_deployment(home / "out" / "deployment.json")
     assert (record.verdict, record.weights, record.evidence) == ("met", "trained", "measured")
     assert record.subnet.startswith("ofa_mbv3_w12@160/")
-    # the official predictor's, of a subnet that the table says takes just under 25 ms on the phone
-    space = load_space("ofa_mbv3_w12")
-    model = import_ofa_predictor(predictor, space)
-    predicted = model.accuracy(space.parse(record.subnet))
-    assert record.accuracy.predicted == pytest.approx(predicted, abs=1e-6)
-    assert 22 < record.predicted_ms <= 25
+    assert record.accuracy.predicted is not None
+    assert record.accuracy.predicted > best["accuracy"]
     assert record.output_error.max_relative < 1e-4
     assert (home / "out" / "model.tflite").stat().st_size > 10 << 20
 

@@ -15,7 +15,7 @@ from PIL import Image
 from edgeofa.errors import FileFormatError, MissingMaterial
 from edgeofa.spaces import load_space
 from edgeofa.training import data as module
-from edgeofa.training.data import augment, load_folder, load_images, preprocess
+from edgeofa.training.data import augment, load_images, preprocess
 
 
 def _archive(folder: Path, part: str, count: int) -> None:
@@ -69,20 +69,6 @@ def test_broken_archives_are_refused(tmp_path: Path) -> None:
     np.savez(path, blob=blob, offsets=[0, 9, 4], labels=[3, 3])
     with pytest.raises(FileFormatError, match="offsets and labels"):
         load_images(tmp_path, "test")
-
-
-def test_an_image_folder(tmp_path: Path) -> None:
-    for label, name in enumerate(["ant", "bee"]):
-        folder = tmp_path / "test" / name
-        folder.mkdir(parents=True)
-        Image.new("RGB", (40, 20), (label * 200, 0, 0)).save(folder / "one.png")
-    images = load_images(tmp_path, "test", size=16)
-    assert images.labels.tolist() == [0, 1]
-    assert images.pixels[1, 0, 0].tolist() == [200, 0, 0]
-    assert images.pixels.shape == (2, 16, 16, 3)
-    (tmp_path / "test" / "bee" / "two.png").write_bytes(b"x")
-    with pytest.raises(FileFormatError, match="not an image"):
-        load_folder(tmp_path / "test", 16)
 
 
 @pytest.mark.parametrize("resolution", [20, 32, 48])
