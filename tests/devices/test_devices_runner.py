@@ -107,7 +107,27 @@ def test_a_runner_that_nobody_hears_ends_with_its_job(runtime, tmp_path) -> None
     assert not Path(f"/proc/{pid}").exists()
 
 
-def test_the_state_of_the_device_is_read_where_it_is_told_to(runtime, tmp_path) -> None:
+COOLER = "sys/class/thermal/cooling_device"
+MONITOR = "sys/class/hwmon/hwmon"
+FIRMWARE = "sys/devices/platform/soc/soc:firmware/get_throttled"
+
+
+@pytest.mark.parametrize(
+    ("files", "throttled", "events"),
+    [
+        ({}, None, 7),
+        ({f"{COOLER}0/type": "pwm-fan", f"{COOLER}0/cur_state": "2"}, None, 7),
+        ({f"{COOLER}0/type": "thermal-cpufreq-0", f"{COOLER}0/cur_state": "0"}, False, 7),
+        ({f"{COOLER}0/type": "thermal-cpufreq-0", f"{COOLER}0/cur_state": "3"}, True, 7),
+        ({f"{MONITOR}1/name": "rpi_volt", f"{MONITOR}1/in0_lcrit_alarm": "1"}, True, 7),
+        ({f"{MONITOR}1/name": "rpi_volt", f"{MONITOR}1/in0_lcrit_alarm": "0"}, False, 7),
+        ({FIRMWARE: "50000"}, False, 12),
+        ({FIRMWARE: "4"}, True, 7),
+    ],
+)
+def test_the_state_of_the_device_is_read_where_it_is_told_to(
+    runtime, tmp_path, files: dict[str, str], throttled: bool | None, events: int
+) -> None:
     root = tmp_path / "root"
     for name, value in {
         "sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq": "1400000",
@@ -117,6 +137,7 @@ def test_the_state_of_the_device_is_read_where_it_is_told_to(runtime, tmp_path) 
         "sys/class/thermal/thermal_zone0/type": "x86_pkg_temp",
         "sys/class/thermal/thermal_zone0/temp": "51500",
         "proc/loadavg": "0.25 0.10 0.05 1/100 1234",
+        **files,
     }.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(f"{value}\n", encoding="utf-8")
@@ -127,7 +148,7 @@ def test_the_state_of_the_device_is_read_where_it_is_told_to(runtime, tmp_path) 
     assert state is not None
     assert (state.clock_hz, state.governor) == (1.4e9, "ondemand")
     assert (state.temperature_c, state.load) == (51.5, 0.25)
-    assert (state.throttled, state.throttle_events) == (None, 7)
+    assert (state.throttled, state.throttle_events) == (throttled, events)
 
 
 def test_a_full_disk_fails_the_job_that_met_it(runtime, tmp_path) -> None:

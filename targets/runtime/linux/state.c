@@ -7,7 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { MAX_ZONES = 32 };
+enum { MAX_ZONES = 32, MAX_COOLERS = 64, MAX_SENSORS = 32 };
 
 static char text[256];
 static const char *root = "";
@@ -28,26 +28,26 @@ static int slurp(const char *path) {
   return 1;
 }
 
-static int slurp_cpu(const char *format, int cpu) {
+/* `format` holds one %d, for the number of a processor, zone or sensor. */
+static int slurp_numbered(const char *format, int number) {
   char path[128];
-  snprintf(path, sizeof path, format, cpu);
+  snprintf(path, sizeof path, format, number);
   return slurp(path);
 }
 
 /* The processor's own sensor where the zones have names, else the first one. */
 static double temperature(void) {
-  char path[128];
   int chosen = 0;
   for (int i = 0; i < MAX_ZONES; i++) {
-    snprintf(path, sizeof path, "/sys/class/thermal/thermal_zone%d/type", i);
-    if (!slurp(path)) break;
+    if (!slurp_numbered("/sys/class/thermal/thermal_zone%d/type", i)) continue;
     if (!strncmp(text, "cpu", 3) || !strncmp(text, "soc", 3) || !strcmp(text, "x86_pkg_temp")) {
       chosen = i;
       break;
     }
   }
-  snprintf(path, sizeof path, "/sys/class/thermal/thermal_zone%d/temp", chosen);
-  return slurp(path) ? strtod(text, NULL) / 1e3 : -1;
+  return slurp_numbered("/sys/class/thermal/thermal_zone%d/temp", chosen)
+             ? strtod(text, NULL) / 1e3
+             : -1;
 }
 
 static void throttling(struct device_state *state, int cpu) {
@@ -57,6 +57,19 @@ static void throttling(struct device_state *state, int cpu) {
     unsigned long bits = strtoul(text, NULL, 16);
     state->throttled = (bits & 0xf) != 0;
     state->throttle_events = (double)(bits >> 16 & 0xf);
+  }
+  /* the same board's hardware monitor, which other kernels have instead: under-voltage, now */
+  for (int i = 0; i < MAX_SENSORS && state->throttled < 0; i++) {
+    if (!slurp_numbered("/sys/class/hwmon/hwmon%d/name", i)) continue;
+    if (!strcmp(text, "rpi_volt") && slurp_numbered("/sys/class/hwmon/hwmon%d/in0_lcrit_alarm", i))
+      state->throttled = text[0] != '0';
+  }
+  /* any board: the kernel cools the processor by its clock */
+  for (int i = 0; i < MAX_COOLERS; i++) {
+    if (!slurp_numbered("/sys/class/thermal/cooling_device%d/type", i)) continue;
+    if (!strstr(text, "cpufreq") && strcmp(text, "Processor")) continue;
+    if (!slurp_numbered("/sys/class/thermal/cooling_device%d/cur_state", i)) continue;
+    if (state->throttled < 1) state->throttled = strtol(text, NULL, 10) > 0;
   }
   /* Intel: counters of a core and of its package */
   static const char *const counters[] = {"core_throttle_count", "package_throttle_count"};
@@ -74,9 +87,9 @@ void state_read(struct device_state *state, int cpu) {
   state->clock_hz = state->load = state->throttle_events = -1;
   state->throttled = -1;
   state->governor[0] = 0;
-  if (slurp_cpu("/sys/devices/system/cpu/cpu%d/cpufreq/scaling_cur_freq", cpu))
+  if (slurp_numbered("/sys/devices/system/cpu/cpu%d/cpufreq/scaling_cur_freq", cpu))
     state->clock_hz = strtod(text, NULL) * 1e3;
-  if (slurp_cpu("/sys/devices/system/cpu/cpu%d/cpufreq/scaling_governor", cpu))
+  if (slurp_numbered("/sys/devices/system/cpu/cpu%d/cpufreq/scaling_governor", cpu))
     snprintf(state->governor, sizeof state->governor, "%.31s", text);
   state->temperature_c = temperature();
   throttling(state, cpu);
