@@ -234,10 +234,14 @@ class LoopbackBoard:
 
     def drop(self) -> None:
         """Every connection ends at once, and with it what ran for it: the power is gone."""
+        self.signal(signal.SIGKILL)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the server's end of every connection."""
         assert self._sshd is not None
         children = Path(f"/proc/{self._sshd.pid}/task/{self._sshd.pid}/children")
         for pid in children.read_text().split():
-            os.kill(int(pid), signal.SIGKILL)
+            os.kill(int(pid), number)
 
     def stop(self) -> None:
         if self._sshd is not None:

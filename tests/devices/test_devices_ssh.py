@@ -27,7 +27,7 @@ from sample_graphs import float_graph, images, int8_graph
 from tiny_space import tiny_space
 
 from edgeofa.backends.registry import get_backend
-from edgeofa.devices import configure, runner, ssh_link
+from edgeofa.devices import configure, runner, ssh, ssh_link
 from edgeofa.devices.base import Failure, Job, Measurement
 from edgeofa.devices.draft import new_target, probe
 from edgeofa.devices.local import LocalDevice
@@ -336,6 +336,30 @@ def test_a_board_that_stays_away_is_an_error_in_time(plain, reach, model) -> Non
         plain.start()
     (outcome,) = device.run(jobs[:1])
     assert isinstance(outcome, Measurement)
+
+
+def test_a_link_that_freezes_is_given_up_and_made_again(plain, reach, model, monkeypatch) -> None:
+    """As when a cable is pulled: nobody says that the link is gone."""
+    monkeypatch.setattr(ssh_link, "_ALIVE_INTERVAL_S", 1)
+    monkeypatch.setattr(ssh_link, "_ALIVE_COUNT", 2)
+    monkeypatch.setattr(ssh, "SILENCE_S", 8)
+    device = reach(plain)
+    jobs = [Job(model, "litert", min_run_ms=300.0) for _ in range(3)]
+    done: list[int] = []
+
+    def freeze(_: int) -> None:
+        done.append(1)
+        if len(done) == 1:
+            plain.signal(signal.SIGSTOP)
+
+    try:
+        # the board still believes that the first link has it, and lets go when it hears nothing
+        with pytest.warns(UserWarning, match="another edgeofa measures"):
+            outcomes = device.run(jobs, progress=freeze)
+    finally:
+        plain.drop()
+    assert all(isinstance(o, Measurement) for o in outcomes), outcomes
+    assert sum(done) == 3
 
 
 CUTS = st.one_of(st.integers(0, 12_000), st.integers(0, 2_000_000))
