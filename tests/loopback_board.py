@@ -11,7 +11,6 @@ import getpass
 import hashlib
 import io
 import os
-import shlex
 import shutil
 import signal
 import socket
@@ -142,6 +141,11 @@ class LoopbackBoard:
     def objects(self) -> Path:
         """What edgeofa keeps on the board."""
         return self.home / ".cache" / "edgeofa" / "objects"
+
+    @property
+    def held(self) -> set[str]:
+        """Names of what edgeofa keeps on the board."""
+        return {p.name for p in self.objects.iterdir()}
 
     @property
     def address(self) -> str:
@@ -287,7 +291,3 @@ class LoopbackBoard:
 
 def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def quoted(*words: object) -> str:
-    return shlex.join(map(str, words))

@@ -8,7 +8,6 @@ guilty one, and a new runner goes on with the next.
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import select
@@ -17,9 +16,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from pydantic import ValidationError
 
 from edgeofa.devices.base import (
@@ -32,6 +29,7 @@ from edgeofa.devices.base import (
     Outcome,
     Progress,
 )
+from edgeofa.devices.job_files import Files, output_name, read_output, write_jobs
 from edgeofa.devices.protocol import (
     MAX_EVENT_BYTES,
     PROTOCOL,
@@ -43,10 +41,9 @@ from edgeofa.devices.protocol import (
     Start,
     Started,
     State,
-    TensorInfo,
     parse_event,
 )
-from edgeofa.errors import DeviceError, LinkLost, UsageError
+from edgeofa.errors import DeviceError, LinkLost
 from edgeofa.graph.ir import Array
 
 #: what the runner may need on top of a job's own time: start, loading the library, killing
@@ -56,12 +53,6 @@ _END_TIMEOUT_S = 30.0
 #: a link that broke this often without a job in between is given up
 _MAX_BREAKS = 4
 _BREAK_REST_S = 0.5
-_MAX_PATH_BYTES = 4096
-_DTYPES: dict[str, np.dtype[Any]] = {
-    "float32": np.dtype("<f4"),
-    "int8": np.dtype("i1"),
-    "uint8": np.dtype("u1"),
-}
 #: an emulator's clock says nothing about what it stands for: such times get the widest interval
 #: that a table can hold, and are never called measured
 EMULATED_ERROR = 0.9
@@ -85,35 +76,6 @@ class RunnerCommand:
     @property
     def place(self) -> str:
         return self.where or self.argv[0]
-
-
-class Files:
-    """How the runner finds the files of its jobs: here by their own paths, on a board elsewhere.
-
-    ``seen_as``: how the runner names the working folder, where it is not by ``folder`` itself.
-    """
-
-    def __init__(self, folder: Path, seen_as: Path | None = None):
-        self.folder = folder
-        self.seen_as = folder if seen_as is None else seen_as
-
-    def model(self, job: Job) -> str:
-        """How the runner names the model of a job."""
-        return str(job.path.resolve())
-
-    def input(self, file: str) -> str:
-        """How the runner names an input that lies in the working folder."""
-        return str(self.seen_as / file)
-
-    def output(self, file: str) -> str:
-        """How the runner names an output that it is to write into the working folder."""
-        return str(self.seen_as / file)
-
-    def send(self, jobs: Sequence[Job], inputs: Sequence[str]) -> None:
-        """Bring the models of jobs, and inputs, to where the runner looks for them."""
-
-    def fetch(self, file: str, size: int) -> None:
-        """Bring a file of ``size`` bytes that the runner wrote into the working folder."""
 
 
 @dataclass(frozen=True)
@@ -223,41 +185,6 @@ def measurements(
         outcome if isinstance(outcome, Failure) else measurement(job, outcome, evidence)
         for job, outcome in zip(jobs, outcomes, strict=True)
     ]
-
-
-def write_jobs(
-    jobs: Sequence[Job],
-    places: Sequence[int],
-    job_timeout_s: float,
-    files: Files,
-) -> Path:
-    """The job list for ``places`` of ``jobs``, and their input files, in the working folder."""
-    lines: list[str] = []
-    inputs: list[str] = []
-    for place in places:
-        job = jobs[place]
-        lines += [
-            f"model {_plain(files.model(job))}",
-            f"warmups {job.warmups}",
-            f"runs {job.runs}",
-            f"warmup_ns {round(job.warmup_ms * 1e6)}",
-            f"min_ns {round(job.min_run_ms * 1e6)}",
-            f"timeout_ms {max(1, round(job_timeout_s * 1e3))}",
-            f"cold {int(job.cold)}",
-            f"watch {int(job.watch)}",
-        ]
-        if job.input is not None:
-            name = f"input-{place:06d}"
-            (files.folder / name).write_bytes(np.ascontiguousarray(job.input).tobytes())
-            inputs.append(name)
-            lines.append(f"input {_plain(files.input(name))}")
-        if job.want_output:
-            lines.append(f"output {_plain(files.output(output_name(place)))}")
-        lines.append("")
-    files.send([jobs[place] for place in places], inputs)
-    listing = files.folder / "jobs"
-    listing.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return listing
 
 
 class _Session:
@@ -380,32 +307,10 @@ def job_outcome(
     content = None
     if job.want_output:
         files.fetch(output_name(place), event.output.bytes)
-        content = _read_output(files.folder / output_name(place), event.output)
+        content = read_output(files.folder / output_name(place), event.output)
     if job.want_output and content is None:
         return Failure(job, "its output file has not the size that the runtime reported")
     return JobResult(event, pid, content)
-
-
-def _read_output(path: Path, info: TensorInfo) -> Array | None:
-    """The raw tensor in ``path``; None unless it has the size and shape that ``info`` tells."""
-    dtype = _DTYPES[info.type]
-    if info.bytes != math.prod(info.shape) * dtype.itemsize or not path.is_file():
-        return None
-    if path.stat().st_size != info.bytes:
-        return None
-    content: Array = np.fromfile(path, dtype=dtype)
-    return content.reshape(info.shape)
-
-
-def output_name(place: int) -> str:
-    """The file that the runner writes the output of the job at ``place`` to."""
-    return f"output-{place:06d}"
-
-
-def _plain(text: str) -> str:
-    if re.search(r"[\x00-\x1f]", text) or len(text.encode()) >= _MAX_PATH_BYTES:
-        raise UsageError("a path with control characters, or too long for the runner", where=text)
-    return text
 
 
 def _reason(event: Lost) -> str:

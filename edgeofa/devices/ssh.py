@@ -19,10 +19,11 @@ from pathlib import Path
 
 from edgeofa.devices.base import Device, Evidence, Job, Outcome, Progress
 from edgeofa.devices.board import BoardFacts, check_belongs, check_libc
+from edgeofa.devices.job_files import Files
 from edgeofa.devices.keeper import SILENCE_S, Keeper
 from edgeofa.devices.local import Kernels, library_path
 from edgeofa.devices.native import runner_path
-from edgeofa.devices.runner import Files, RunnerCommand, measurements, probe, run_jobs
+from edgeofa.devices.runner import RunnerCommand, measurements, probe, run_jobs
 from edgeofa.devices.ssh_board import Board, Parcel, parcel
 from edgeofa.devices.ssh_link import LINK_STATUS, Link, parse_address
 from edgeofa.emulation.runtimes import RUNTIMES, is_ready

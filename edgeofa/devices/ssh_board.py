@@ -35,7 +35,7 @@ _ENTER = (
 )
 #: bring the helper: size $2 under the name $1
 _BRING = (
-    't=objects/.$1.$$; trap \'rm -f "$t"\' EXIT; trap "exit 1" HUP INT TERM PIPE; '
+    't=objects/..$1.$$; trap \'rm -f "$t"\' EXIT; trap "exit 1" HUP INT TERM PIPE; '
     f'cat >"$t" || exit {_NO_ROOM}; [ $(($(wc -c <"$t"))) -eq "$2" ] || exit {_CUT}; '
     f'chmod 700 "$t" && mv -f "$t" "objects/$1" || exit {_NO_ROOM}'
 )

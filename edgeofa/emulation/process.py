@@ -21,6 +21,7 @@ from types import TracebackType
 from pydantic import ValidationError
 
 from edgeofa.devices.base import Job
+from edgeofa.devices.job_files import Files, write_jobs
 from edgeofa.devices.protocol import (
     MAX_EVENT_BYTES,
     PROTOCOL,
@@ -32,7 +33,7 @@ from edgeofa.devices.protocol import (
     Started,
     parse_event,
 )
-from edgeofa.devices.runner import Files, JobOutcome, job_outcome, write_jobs
+from edgeofa.devices.runner import JobOutcome, job_outcome
 from edgeofa.errors import DeviceError
 
 _START_TIMEOUT_S = 120.0
