@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from edgeofa.devices.protocol import State
 from edgeofa.errors import DeviceError
@@ -42,7 +42,13 @@ _ARM_PARTS = {
 }
 _ARM = 0x41
 
-Text = Annotated[str, Field(max_length=200)]
+
+def _printable(text: str) -> str:
+    """What a device says goes into files, pages and terminals: no control characters."""
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
+Text = Annotated[str, Field(max_length=200), AfterValidator(_printable)]
 Number = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import getpass
 import os
 import platform
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -27,7 +28,7 @@ from edgeofa.devices.runner import RunnerCommand, measurements, probe, run_jobs
 from edgeofa.devices.ssh_board import Board, Parcel, parcel
 from edgeofa.devices.ssh_link import LINK_STATUS, Link, parse_address
 from edgeofa.emulation.runtimes import RUNTIMES, is_ready
-from edgeofa.errors import DeviceError, LinkLost, SetupError, UsageError
+from edgeofa.errors import DeviceError, SetupError, UsageError
 from edgeofa.targets import Target
 from edgeofa.workfolder import work_folder
 
@@ -183,8 +184,9 @@ class SshDevice(Device):
             if keeper.is_alive:
                 self._board.clean(self._sent - {p.sha256 for p in self._libraries.values()})
                 self._sent.clear()
-        except LinkLost:
-            pass  # the next session removes the folder, and a month the objects
+        except DeviceError as error:
+            # the next session removes the folder, and a month the objects
+            warnings.warn(f"{self.name}: not cleaned up: {error.what}", stacklevel=4)
         finally:
             keeper.close()
 

@@ -27,9 +27,4 @@ def probed_text(probed: Probed) -> str:
         "targets": ", ".join(probed.targets)
         or f"none that ships: edgeofa target new --from-device {probed.name}",
     }
-    return "\n".join(f"{name:<12} {_plain(value)}" for name, value in rows.items() if value)
-
-
-def _plain(text: str) -> str:
-    """What a device says may not move a terminal's cursor."""
-    return "".join(c if c.isprintable() else "?" for c in text)
+    return "\n".join(f"{name:<12} {value}" for name, value in rows.items() if value)

@@ -341,6 +341,8 @@ def test_state_is_read_from_sysfs(helper, root) -> None:
         path.write_text(content, encoding="latin-1")
     libc_path(root).write_bytes(b"GNU C Library release version 2.36.\n" + b"\0" * 100)
     facts = facts_of(helper, root)
+    assert facts.model is not None
+    assert facts.model.isprintable()
     assert facts.state.throttled is True
     assert facts.state.throttle_events == 5
     assert facts.state.temperature_c == 61
