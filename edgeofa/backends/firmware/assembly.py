@@ -20,7 +20,7 @@ from edgeofa.backends.firmware.shapes import ConvShape, DenseShape, DepthwiseSha
 SAVED = "push {r4-r11, lr}"
 RETURN = "pop {r4-r11, pc}"
 #: bytes that ``SAVED`` occupies, after which the fifth argument lies
-_SAVED_BYTES = 36
+SAVED_BYTES = 36
 #: words of a channel's constants, before a depthwise channel's weights
 _CONSTANTS = 3
 
@@ -73,7 +73,7 @@ def conv_kernel(shape: ConvShape) -> list[str]:
     chunks = shape.words // shape.chunk
     # stack: 0 x, 4 w, 8 quant, 12 out, 16 blocks, 20 end of this row of x, 24 end of w
     lines = [SAVED, "sub sp, sp, #28", "str r0, [sp, #0]", "str r1, [sp, #4]"]
-    lines += ["str r2, [sp, #8]", "str r3, [sp, #12]", f"ldr r4, [sp, #{28 + _SAVED_BYTES}]"]
+    lines += ["str r2, [sp, #8]", "str r3, [sp, #12]", f"ldr r4, [sp, #{28 + SAVED_BYTES}]"]
     lines += ["str r4, [sp, #16]", *add("r4", "r1", 8 * shape.rows * shape.words, "r5")]
     lines += ["str r4, [sp, #24]", "1:", f"ldr {w0}, [sp, #8]", "ldr r0, [sp, #0]"]
     lines += ["ldr r1, [sp, #4]", f"ldr {sums[0]}, [{w0}, #0]", f"ldr {sums[pixels]}, [{w0}, #12]"]
@@ -272,7 +272,7 @@ def dense_kernel(shape: DenseShape) -> list[str]:
     """
     sums, (x, a, b, t, *_) = ("r4", "r5", "r6", "r7"), ("r8", "r9", "r10", "r11")
     # stack: 0 x, 4 quads, 8 end of x
-    lines = [SAVED, "sub sp, sp, #12", "str r0, [sp, #0]", f"ldr r4, [sp, #{12 + _SAVED_BYTES}]"]
+    lines = [SAVED, "sub sp, sp, #12", "str r0, [sp, #0]", f"ldr r4, [sp, #{12 + SAVED_BYTES}]"]
     lines += ["str r4, [sp, #4]", *add("r4", "r0", 4 * shape.words, "r5"), "str r4, [sp, #8]"]
     lines += ["1:", "ldr r0, [sp, #0]", *(f"ldr {s}, [r2, #{12 * i}]" for i, s in enumerate(sums))]
     lines += ["2:"]

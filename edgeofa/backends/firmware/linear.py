@@ -11,6 +11,7 @@ from math import prod
 
 import numpy as np
 
+from edgeofa.backends.firmware.assembly_mve import VECTOR_WORDS
 from edgeofa.backends.firmware.layer import Constant, Field, Kernel, Layer
 from edgeofa.backends.firmware.packing import (
     conv_words,
@@ -125,6 +126,8 @@ def lower_conv(graph: Graph, op: Op, limit: int) -> Layer:
     stored = cin if along * cin % 2 == 0 else cin + 1
     step = along * stored // 2
     words, chunk = chunked(-(-kernel_width * stored // 2))
+    # what vectors read of a row, weights beyond the last word being zero
+    reach = -(-words // VECTOR_WORDS) * VECTOR_WORDS
     pitch = -(-(left + width + right) * stored // 2)
     requant = requantization(op, qx, qy)
     run = height * width if pointwise else out_width
@@ -133,14 +136,14 @@ def lower_conv(graph: Graph, op: Op, limit: int) -> Layer:
 
     def x_words(band: int) -> int:
         if pointwise:
-            return band * step + words
+            return (band - 1) * step + reach
         return ((band - 1) * down + kernel_rows - 1) * pitch + max(
-            pitch, (out_width - 1) * step + words
+            pitch, (out_width - 1) * step + reach
         )
 
     def scratch(band: int) -> int:
         raw_sums = 2 * (band if pointwise else max(out_height, out_width)) if requant.raw else 0
-        return 4 * (x_words(band) + 2 * kernel_rows * words + raw_sums)
+        return 4 * (x_words(band) + 2 * kernel_rows * reach + raw_sums)
 
     per_row = 1 if pointwise else out_width
     enough = _WEIGHT_CYCLES / (_OVERHEAD * _PRODUCT_CYCLES * per_row)

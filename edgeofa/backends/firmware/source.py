@@ -16,6 +16,7 @@ from edgeofa.backends.firmware.assembly import (
     depthwise_kernel,
     depthwise_words,
 )
+from edgeofa.backends.firmware.assembly_mve import conv_kernel_mve
 from edgeofa.backends.firmware.assembly_simple import add_kernel, split_kernel
 from edgeofa.backends.firmware.layer import Constant, Field, Kernel, Layer
 from edgeofa.backends.firmware.network import Network
@@ -133,7 +134,16 @@ def _kernel(name: str, kernel: Kernel) -> list[str]:
     if lines is None:
         return [*portable, ""]
     head = f"static void {name}({', '.join(parameters)})"
-    assembly = [
+    levels = ["#ifdef EDGEOFA_DSP", *_naked(head, lines)]
+    if isinstance(kernel, ConvShape):
+        vectors = _naked(head, conv_kernel_mve(kernel))
+        levels = ["#if defined(EDGEOFA_MVE)", *vectors, "#elif defined(EDGEOFA_DSP)", *levels[1:]]
+    return [*levels, "#else", *portable, "#endif", ""]
+
+
+def _naked(head: str, lines: list[str]) -> list[str]:
+    """A function of nothing but assembly."""
+    return [
         f"__attribute__((naked, noinline)) {head}",
         "{",
         "    __asm volatile(",
@@ -141,7 +151,6 @@ def _kernel(name: str, kernel: Kernel) -> list[str]:
         "    );",
         "}",
     ]
-    return ["#ifdef EDGEOFA_DSP", *assembly, "#else", *portable, "#endif", ""]
 
 
 class _Kernels:

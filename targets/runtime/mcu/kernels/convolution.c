@@ -79,9 +79,43 @@ static void widen_row(const edgeofa_conv *l, uint32_t *to, const int8_t *from)
     fill(to, end);
 }
 
-/* Two channels' int8 weights (words of k, k', each channel 0 then 1) as pairs for each channel. */
-static void widen_weights(uint32_t *to, const uint32_t *from, int32_t count)
+#ifdef EDGEOFA_MVE
+#define VECTOR_WORDS 4
+#else
+#define VECTOR_WORDS 1
+#endif
+
+/* Words that a row of widened weights takes, for one channel. */
+static int32_t row_words(int32_t words)
 {
+    return (words + VECTOR_WORDS - 1) / VECTOR_WORDS * VECTOR_WORDS;
+}
+
+#ifdef EDGEOFA_MVE
+/* Two channels' int8 weights (words of k, k', each channel 0 then 1) as a vector of pairs for each
+ * channel in turn, the last of a row filled up with zeros. */
+static void widen_weights(uint32_t *to, const uint32_t *from, int32_t rows, int32_t words)
+{
+    for (; rows > 0; rows--)
+        for (int32_t left = words; left > 0; left -= VECTOR_WORDS, to += 2 * VECTOR_WORDS) {
+            const uint32_t a = from[0], b = left > 1 ? from[1] : 0, c = left > 2 ? from[2] : 0;
+            const uint32_t d = left > 3 ? from[3] : 0;
+            from += left > VECTOR_WORDS ? VECTOR_WORDS : left;
+            to[0] = edgeofa_even_bytes(a);
+            to[1] = edgeofa_even_bytes(b);
+            to[2] = edgeofa_even_bytes(c);
+            to[3] = edgeofa_even_bytes(d);
+            to[4] = edgeofa_odd_bytes(a);
+            to[5] = edgeofa_odd_bytes(b);
+            to[6] = edgeofa_odd_bytes(c);
+            to[7] = edgeofa_odd_bytes(d);
+        }
+}
+#else
+/* Two channels' int8 weights (words of k, k', each channel 0 then 1) as pairs for each channel. */
+static void widen_weights(uint32_t *to, const uint32_t *from, int32_t rows, int32_t words)
+{
+    int32_t count = rows * words;
     for (; count >= 4; count -= 4, from += 4, to += 8) {
         uint32_t a = from[0], b = from[1], c = from[2], d = from[3];
         to[0] = edgeofa_even_bytes(a);
@@ -98,6 +132,7 @@ static void widen_weights(uint32_t *to, const uint32_t *from, int32_t count)
         to[1] = edgeofa_odd_bytes(*from);
     }
 }
+#endif
 
 /* `count` outputs of one or two channels, `out_step` bytes apart, along widened input. */
 static void run(const edgeofa_conv *l, const uint32_t *x, const uint32_t *w, const int32_t *quant,
@@ -128,7 +163,7 @@ void edgeofa_convolution(const edgeofa_conv *l, const int8_t *in, int8_t *out, u
 {
     uint32_t *const w = scratch + l->x_words;
     const int32_t taps = l->kernel_rows * l->words, row_bytes = l->out_width * l->out_channels;
-    int32_t *const sums = (int32_t *)(w + 2 * taps);
+    int32_t *const sums = (int32_t *)(w + 2 * l->kernel_rows * row_words(l->words));
     const int32_t kept = l->kernel_rows > l->stride ? l->kernel_rows - l->stride : 0;
     for (int32_t y = 0; y < l->out_height; y += l->band) {
         const int32_t rows = smaller(l->band, l->out_height - y);
@@ -147,7 +182,7 @@ void edgeofa_convolution(const edgeofa_conv *l, const int8_t *in, int8_t *out, u
                       inside ? in + row * l->width * l->channels : NULL);
         }
         for (int32_t c = 0; c < l->out_channels; c += 2) {
-            widen_weights(w, weights + c / 2 * taps, taps);
+            widen_weights(w, weights + c / 2 * taps, l->kernel_rows, l->words);
             int8_t *to = out + y * row_bytes + c;
             const int32_t *k = quant + EDGEOFA_QUANT * c, lone = c + 1 == l->out_channels;
             if (l->upright)
@@ -165,7 +200,7 @@ void edgeofa_pointwise(const edgeofa_conv *l, const int8_t *in, int8_t *out, uin
                        const uint32_t *weights, const int32_t *quant)
 {
     uint32_t *const w = scratch + l->x_words;
-    int32_t *const sums = (int32_t *)(w + 2 * l->words);
+    int32_t *const sums = (int32_t *)(w + 2 * row_words(l->words));
     const int32_t pixels = l->height * l->width;
     for (int32_t p = 0; p < pixels; p += l->band) {
         const int32_t count = smaller(l->band, pixels - p);
@@ -175,7 +210,7 @@ void edgeofa_pointwise(const edgeofa_conv *l, const int8_t *in, int8_t *out, uin
         else
             widen_pixels(scratch, from, 0, count, l->channels, l->stored, l->zero_point);
         for (int32_t c = 0; c < l->out_channels; c += 2) {
-            widen_weights(w, weights + c / 2 * l->words, l->words);
+            widen_weights(w, weights + c / 2 * l->words, 1, l->words);
             run(l, scratch, w, quant + EDGEOFA_QUANT * c, out + p * l->out_channels + c,
                 l->out_channels, sums, count, c + 1 == l->out_channels);
         }

@@ -14,6 +14,10 @@
 
 #if defined(__ARM_FEATURE_DSP) && defined(__thumb__) && !defined(EDGEOFA_PORTABLE)
 #define EDGEOFA_DSP 1
+/* integer vectors, for convolutions */
+#if defined(__ARM_FEATURE_MVE) && !defined(EDGEOFA_NO_MVE)
+#define EDGEOFA_MVE 1
+#endif
 #endif
 
 #define EDGEOFA_INLINE static inline __attribute__((always_inline))
@@ -22,7 +26,7 @@
 EDGEOFA_INLINE uint32_t edgeofa_load_quad(const int8_t *p)
 {
     uint32_t v;
-    memcpy(&v, __builtin_assume_aligned(p, 4), sizeof v);
+    __builtin_memcpy(&v, __builtin_assume_aligned(p, 4), sizeof v);
     return v;
 }
 
