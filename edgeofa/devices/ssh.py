@@ -55,8 +55,6 @@ class SshDevice(Device):
         self._link = Link(parsed, address)
         self._board = Board(self._link)
         self.facts: BoardFacts = self._link.again(self._board.prepare)
-        if target is not None:
-            check_belongs(self.facts, target, address)
         self.evidence: Evidence = "estimated" if self.facts.emulator else "measured"
         self._keeper: Keeper | None = None
         self._users = 0
@@ -65,6 +63,9 @@ class SshDevice(Device):
         self._identity: dict[str, str] | None = None
         self._libraries: dict[str, Parcel] = {}
         self._runner: Parcel | None = None
+        if target is not None:
+            check_belongs(self.facts, target, address)
+            self._the_runner()  # a wrong C library shows here
 
     @staticmethod
     def check_address(address: str) -> None:

@@ -168,6 +168,20 @@ def test_a_board_of_another_target_is_refused(arm, reach) -> None:
         cpuinfo.write_text(before)
 
 
+@pytest.mark.emulated
+def test_a_board_with_an_old_c_library_is_refused(arm, reach) -> None:
+    """Where the probe looks first, and nothing is loaded from."""
+    old = "GNU C Library (Debian GLIBC 2.31-13) stable release version 2.31.\n"
+    file = arm.write("/lib64/libc.so.6", old + " " * 100)
+    try:
+        assert reach(arm).facts.libc == "glibc 2.31"
+        words = r"has glibc 2\.31; the runner needs 2\.[0-9]+ or newer"
+        with pytest.raises(DeviceError, match=words):
+            reach(arm, target="host")
+    finally:
+        file.unlink()
+
+
 # --------------------------------------------------------------------------- a board of our kind
 
 
