@@ -37,7 +37,8 @@ def test_solver_speed_fails_without_highs_and_when_it_is_slow() -> None:
         resolutions=25,
         subnets=1.0,
         enumeration=b.Enumeration(1, 1, 4, 4),
-        highs=b.Highs(3, 3, 1.0, 0.1),
+        highs=b.Agreement(3, 3, 1.0, 0.1),
+        cp_sat=b.Agreement(3, 3, 1.0, 0.1),
         build_problem=quick,
         one_budget=quick,
         four_budgets=quick,
@@ -45,13 +46,19 @@ def test_solver_speed_fails_without_highs_and_when_it_is_slow() -> None:
         frontier=quick,
         frontier_points=1,
         frontier_points_per_resolution=1,
+        surface=quick,
+        surface_points=1,
+        surface_exact=True,
+        growth=(),
     )
     assert b.failures(good) == []
     for change, says in (
         ({"highs": None}, "HiGHS is not installed"),
-        ({"highs": b.Highs(3, 2, 1.0, 0.1)}, "1 optima differ from HiGHS"),
+        ({"highs": b.Agreement(3, 2, 1.0, 0.1)}, "1 optima differ from HiGHS"),
+        ({"cp_sat": b.Agreement(3, 2, 1.0, 0.1)}, "1 optima differ from CP-SAT"),
         ({"enumeration": b.Enumeration(1, 1, 4, 3)}, "plain enumeration"),
         ({"frontier": slow}, "frontier takes 1.20 s"),
+        ({"one_budget": slow}, "one budget takes 1.20 s"),
         ({"four_budgets_proven": False}, "not proven"),
     ):
         (failure,) = b.failures(dataclasses.replace(good, **change))

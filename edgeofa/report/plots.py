@@ -92,19 +92,27 @@ def save_surface(
 
 
 def save_growth(
-    series: Sequence[tuple[str, Sequence[Point]]], path: Path, *, x_label: str, title: str
+    panels: Sequence[tuple[str, Sequence[tuple[str, Sequence[Point]]]]], path: Path, *, title: str
 ) -> Path:
-    """Seconds against a size, one line a series, both axes logarithmic, to a .png or .svg file."""
+    """Seconds against sizes, logarithmic, to a .png or .svg file.
+
+    Args:
+        panels: for each its x label and its series, a name and (size, seconds) points.
+    """
     with _style():
-        figure, axes = new_axes(6.4, 4.2)
-        for label, points in series:
-            axes.plot([x for x, _ in points], [y for _, y in points], "o-", ms=4, label=label)
-        axes.set_xscale("log", base=2)
-        axes.set_yscale("log")
-        axes.set_xlabel(x_label)
-        axes.set_ylabel("seconds")
-        axes.set_title(title, loc="left", fontsize=11)
-        axes.legend(loc="upper left", frameon=False)
+        figure, first = new_axes(5.0 * len(panels), 4.2)
+        figure.delaxes(first)
+        drawn = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+        for axes, (x_label, series) in zip(drawn, panels, strict=True):
+            for label, points in series:
+                axes.plot([x for x, _ in points], [y for _, y in points], "o-", ms=4, label=label)
+            axes.set_xscale("log", base=2)
+            axes.set_yscale("log")
+            axes.xaxis.set_major_formatter("{x:g}")
+            axes.set_xlabel(x_label)
+        drawn[0].set_ylabel("seconds")
+        drawn[0].legend(loc="upper left", frameon=False)
+        figure.suptitle(title, x=0.01, ha="left", fontsize=11)
         options = _SVG_OPTIONS if path.suffix == ".svg" else {"dpi": 200, "format": "png"}
         with atomic_path(path) as temporary, temporary.open("wb") as file:
             figure.savefig(file, **options)

@@ -11,7 +11,7 @@ largest score, by rounding to nearest.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import zip_longest
@@ -20,7 +20,6 @@ import numpy as np
 
 from edgeofa.accuracy.base import AccuracyModel
 from edgeofa.solver.budgets import Board, Bools, Budgets, Ints, Limits, Totals
-from edgeofa.solver.staged import StageSlots, slots_subnet, stages_of
 from edgeofa.spaces.automaton import Automaton
 from edgeofa.spaces.space import Block, Space, Subnet
 from edgeofa.tables.table import Table
@@ -211,20 +210,3 @@ class Problem:
             fixed_scores=-self.fixed_costs[:, column],
             score_unit=1.0,
         )
-
-    # ------------------------------------------------------------ the staged view
-
-    @cached_property
-    def stages(self) -> tuple[StageSlots, ...]:
-        """The problem as stages of layers, for searches over staged spaces."""
-        return stages_of(self)
-
-    @cached_property
-    def slot_edges(self) -> Ints:
-        """The edge of every layer of a staged space, in order."""
-        edges = [e for e, edge in enumerate(self.automaton.edges) if edge.place is not None]
-        return np.array(edges, dtype=np.int64)
-
-    def subnet(self, context: int, picks: Iterable[int]) -> Subnet:
-        """The subnet of a staged space by option indices, one a layer, -1 for no layer."""
-        return slots_subnet(self, context, picks)

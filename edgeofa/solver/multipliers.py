@@ -131,10 +131,10 @@ def _lagrangian(
     for step in steps:
         worth = step.scores - np.einsum("mcoa,ca->mco", step.shares, prices)
         worth = np.where(step.allowed, worth, -np.inf)
-        pick = worth.argmax(axis=2)[:, :, None]
-        gain = np.take_along_axis(worth, pick, axis=2)[:, :, 0] + run[step.sources]
-        cost = np.take_along_axis(step.shares, pick[..., None], axis=2)[:, :, 0]
-        cost = cost + spent[step.sources]
+        pick = worth.argmax(axis=2)
+        at = np.arange(len(pick))[:, None], np.arange(count), pick
+        gain = worth[at] + run[step.sources]
+        cost = step.shares[at] + spent[step.sources]
         for t, target in enumerate(step.targets.tolist()):
             last = step.first[t + 1] if t + 1 < len(step.first) else len(gain)
             for m in range(step.first[t], last):

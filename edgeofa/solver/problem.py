@@ -28,7 +28,6 @@ from edgeofa.solver.budgets import (
 from edgeofa.solver.core import Arc, Path, Problem
 from edgeofa.solver.margins import margin_of
 from edgeofa.solver.pairs import Worths, pair_worths, with_pairs
-from edgeofa.solver.staged import Slot, StageSlots, restaged
 from edgeofa.spaces.automaton import Automaton
 from edgeofa.spaces.space import Block, Space
 from edgeofa.tables.table import Table
@@ -44,12 +43,9 @@ __all__ = [
     "Limits",
     "Path",
     "Problem",
-    "Slot",
-    "StageSlots",
     "Totals",
     "build_problem",
     "pose",
-    "restaged",
 ]
 
 #: total scores stay below 2**46 units, so that 2**14 contexts share one 64-bit key
