@@ -60,6 +60,16 @@ def sample(
     typer.echo(dumps(found) if json else "\n".join(map(str, found)))
 
 
+def _resolutions(space: SpaceSummary) -> list[tuple[str, str]]:
+    """A line for each resolution, or one where they are alike."""
+    said = [f"{r.subnets} subnets, {r.blocks} blocks" for r in space.resolutions]
+    if len(set(said)) > 1:
+        pairs = zip(space.resolutions, said, strict=True)
+        return [(f"{r.resolution} px", text) for r, text in pairs]
+    sizes = ", ".join(str(r.resolution) for r in space.resolutions)
+    return [("resolutions", f"{sizes} px, each {said[0]}")]
+
+
 def _text(space: SpaceSummary) -> str:
     shape = "stages of MBConv layers, a supernet can be made of it" if space.staged else "a tree"
     rows = [
@@ -67,10 +77,7 @@ def _text(space: SpaceSummary) -> str:
         ("shape", shape),
         ("subnets", f"{space.subnets} of {space.shortest} to {space.longest} blocks"),
         ("blocks", f"{space.blocks} distinct, the rows of a table"),
-        *(
-            (f"{r.resolution} px", f"{r.subnets} subnets, {r.blocks} blocks")
-            for r in space.resolutions
-        ),
+        *_resolutions(space),
         *(("tie", f"{name}: {', '.join(map(str, values))}") for name, values in space.ties.items()),
         ("smallest", f"{space.smallest.subnet}, {space.smallest.macs / 1e6:.4g} M MAC"),
         ("largest", f"{space.largest.subnet}, {space.largest.macs / 1e6:.4g} M MAC"),

@@ -44,7 +44,7 @@ from edgeofa.spaces.trim import trimmed
 #: bounds of one compiled space; what is larger is refused, not truncated
 MAX_CONTEXTS = 4096
 MAX_NODES = 5000
-MAX_CELLS = 500_000
+MAX_CELLS = 200_000
 
 #: (size, channels) after what precedes; None in contexts that do not come here
 State = tuple[int, int] | None

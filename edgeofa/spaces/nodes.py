@@ -374,9 +374,10 @@ class Reader:
         self, data: Mapping[object, object], spec: _Field, location: Location, *, relative: bool
     ) -> Value:
         table = _table(data, location, "")
-        relative = relative and "tie" not in table
-        keys = ("input_times", "multiple_of") if relative else ("tie", "times", "multiple_of")
+        keys = ("tie", "times", "multiple_of", *(("input_times",) if relative else ()))
         _only(table, keys, location, "key of a value")
+        if "input_times" in table and ("tie" in table or "times" in table):
+            raise DeclarationError(location, "either a tie or input_times")
         multiple = table.get("multiple_of", 8 if "input_times" in table else 1)
         if not isinstance(multiple, int) or not 1 <= multiple <= 1024:
             raise DeclarationError((*location, "multiple_of"), "a whole number, 1 to 1024")
