@@ -228,6 +228,14 @@ class LoopbackBoard:
                     pytest.skip(f"no loopback board: sshd does not start: {log_text}")
                 time.sleep(0.05)
 
+    def require_login(self) -> None:
+        """Skip where the current user may not log in at all (no shell, a locked account)."""
+        command = [*self.ssh.split(), "-o", "BatchMode=yes", "-p", str(self.port)]
+        command += [f"{getpass.getuser()}@127.0.0.1", "true"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        if done.returncode:
+            pytest.skip(f"no loopback board: no log-in: {done.stderr.strip()[-200:]}")
+
     def know(self, *ports: int) -> None:
         """The client's configuration, which knows the board's host key at these ports."""
         key = (self.folder / "host_key.pub").read_text().split()[:2]

@@ -52,6 +52,7 @@ _GRACE_S = 60.0
 _END_TIMEOUT_S = 30.0
 #: a link that broke this often without a job in between is given up
 _MAX_BREAKS = 4
+_MAX_SAID_BYTES = 2000
 _BREAK_REST_S = 0.5
 #: an emulator's clock says nothing about what it stands for: such times get the widest interval
 #: that a table can hold, and are never called measured
@@ -115,7 +116,7 @@ def run_jobs(
     outcomes: dict[int, JobOutcome] = {}
     pending = list(range(len(jobs)))
     while pending:
-        session = _Session(command, folder, job_timeout_s, files)
+        session = _Session(command, job_timeout_s, files)
         before = len(outcomes)
         for place, outcome in session.run(jobs, pending):
             outcomes[place] = outcome
@@ -141,7 +142,7 @@ def run_jobs(
 
 def probe(command: RunnerCommand, folder: Path) -> Started:
     """What the runner says of itself when it has nothing to do; ``DeviceError`` as ``run_jobs``."""
-    session = _Session(command, folder, 0.0, Files(folder))
+    session = _Session(command, 0.0, Files(folder))
     for _ in session.run([], []):
         raise DeviceError("the runner answers jobs that it was not given", where=command.place)
     if session.started is None:
@@ -190,26 +191,26 @@ def measurements(
 class _Session:
     """One start of the runner."""
 
-    def __init__(self, command: RunnerCommand, folder: Path, job_timeout_s: float, files: Files):
+    def __init__(self, command: RunnerCommand, job_timeout_s: float, files: Files):
         self.command = command
         self.files = files
         self.link_broke = False
-        self.folder = folder
         self.job_timeout_s = job_timeout_s
-        self.log = folder / "log"
+        #: the end of what the runner (or what it runs under) wrote to its standard error
+        self._said = b""
         self.started: Started | None = None
 
     def run(self, jobs: Sequence[Job], places: Sequence[int]) -> Iterator[tuple[int, JobOutcome]]:
         """Outcomes of ``places`` in order; ends early when the runner dies."""
         listing = write_jobs(jobs, places, self.job_timeout_s, self.files)
         running: Start | None = None
-        with listing.open("rb") as stdin, self.log.open("wb") as stderr:
+        with listing.open("rb") as stdin:
             try:
                 process = subprocess.Popen(
                     self.command.argv,
                     stdin=stdin,
                     stdout=subprocess.PIPE,
-                    stderr=stderr,
+                    stderr=subprocess.PIPE,
                     cwd=self.command.cwd,
                     env=self.command.env,
                 )
@@ -218,7 +219,8 @@ class _Session:
                     f"the runner does not start: {error}", where=self.command.place
                 ) from error
             try:
-                for event in self._events(process):
+                # nothing is expected after a start and an end of each job, and three words around
+                for event in self._events(process, most=2 * len(places) + 3):
                     if isinstance(event, Start):
                         running = event
                     elif isinstance(event, RunnerResult | Lost):
@@ -231,8 +233,9 @@ class _Session:
             finally:
                 process.kill()
                 process.wait()
-                if process.stdout is not None:
-                    process.stdout.close()
+                for pipe in (process.stdout, process.stderr):
+                    if pipe is not None:
+                        pipe.close()
         if running is not None and running.job < len(places) and not self.link_broke:
             place = places[running.job]
             reason = f"the runner ended with it: {self.log_tail() or 'no message'}"
@@ -241,20 +244,30 @@ class _Session:
     def _link_broke(self, process: subprocess.Popen[bytes]) -> bool:
         """Whether it ended because the way to the runner broke."""
         try:
-            return process.wait(_END_TIMEOUT_S) == self.command.lost_status
+            status = process.wait(_END_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             return False  # it was silent for too long: the job hung in a way the runner missed
+        assert process.stderr is not None  # noqa: S101  (opened as a pipe above)
+        if select.select([process.stderr], [], [], 0)[0]:
+            self._hear(process.stderr.fileno())
+        return status == self.command.lost_status
+
+    def _hear(self, descriptor: int) -> bool:
+        """Read from the standard error and keep its end; False when there is no more."""
+        chunk = os.read(descriptor, 1 << 16)
+        self._said = (self._said + chunk)[-_MAX_SAID_BYTES:]
+        return bool(chunk)
 
     def log_tail(self) -> str:
-        """The end of what the runner (or its emulator) wrote to its standard error."""
-        with self.log.open("rb") as file:
-            file.seek(0, os.SEEK_END)
-            file.seek(max(0, file.tell() - 2000))
-            return file.read().decode(errors="replace").strip()
+        return self._said.decode(errors="replace").strip()
 
-    def _events(self, process: subprocess.Popen[bytes]) -> Iterator[Start | RunnerResult | Lost]:
+    def _events(
+        self, process: subprocess.Popen[bytes], most: int
+    ) -> Iterator[Start | RunnerResult | Lost]:
         """Checked events until the runner ends, or stays silent longer than any job may take."""
         for number, line in enumerate(self._lines(process)):
+            if number == most:
+                raise self._foreign("more events than there are jobs")
             event = self._parse(line)
             if (number == 0) != isinstance(event, Started | Fatal):
                 raise self._foreign("it did not begin as a runner does")
@@ -268,12 +281,19 @@ class _Session:
                 yield event
 
     def _lines(self, process: subprocess.Popen[bytes]) -> Iterator[bytes]:
-        assert process.stdout is not None  # noqa: S101  (opened as a pipe above)
-        descriptor = process.stdout.fileno()
+        assert process.stdout is not None  # noqa: S101  (opened as pipes above)
+        assert process.stderr is not None  # noqa: S101
+        descriptor, errors = process.stdout.fileno(), process.stderr.fileno()
+        heard = [descriptor, errors]
         buffer = bytearray()
         deadline = time.monotonic() + self.job_timeout_s + _GRACE_S
         while True:
-            ready, _, _ = select.select([descriptor], [], [], max(0, deadline - time.monotonic()))
+            left = deadline - time.monotonic()
+            ready = select.select(heard, [], [], left)[0] if left > 0 else []
+            if errors in ready and not self._hear(errors):
+                heard.remove(errors)
+            if ready and descriptor not in ready:
+                continue
             chunk = os.read(descriptor, 1 << 16) if ready else b""
             if not chunk:
                 return

@@ -32,6 +32,7 @@ def plain(tmp_path_factory) -> Iterator[LoopbackBoard]:
 def running(board: LoopbackBoard) -> Iterator[LoopbackBoard]:
     board.make()
     board.start()
+    board.require_login()
     yield board
     board.stop()
 

@@ -247,12 +247,22 @@ HELLO = (
         HELLO + "print('x' * 3000000)",
         HELLO
         + 'print(\'{"event":"start","job":7,"pid":1}\\n{"event":"error","job":7,"reason":""}\')',
+        HELLO + """print('{"event":"start","job":0,"pid":1}\\n' * 9)""",
         "import sys; sys.exit(3)",
     ],
 )
 def test_a_foreign_program_is_refused(tmp_path, text: str) -> None:
     with pytest.raises(DeviceError):
         run_jobs(script(tmp_path, text), orders(tmp_path, "fine"), tmp_path)
+
+
+def test_a_flood_of_errors_is_not_kept(tmp_path) -> None:
+    """A board could fill our disk otherwise."""
+    text = HELLO + "import sys\nfor _ in range(3000): sys.stderr.write('flood ' * 100)\n"
+    with pytest.raises(DeviceError, match="flood") as caught:
+        run_jobs(script(tmp_path, text), orders(tmp_path, "fine"), tmp_path)
+    assert len(caught.value.what) < 3000
+    assert sum(p.stat().st_size for p in tmp_path.iterdir()) < 10_000
 
 
 def test_a_missing_runner_is_a_device_error(tmp_path) -> None:
