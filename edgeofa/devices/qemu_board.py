@@ -26,7 +26,7 @@ from edgeofa.devices.serial_protocol import BoardLink
 from edgeofa.emulation.cortex_m import CycleCost, cortex_model, cycle_cost, relative_error
 from edgeofa.emulation.cortex_m_trace import Executed, Run, parse_runs
 from edgeofa.emulation.mca import BlockPrices
-from edgeofa.emulation.qemu_system import emulated_board, require_qemu_system
+from edgeofa.emulation.qemu_system import TRACE, emulated_board, require_qemu_system
 from edgeofa.emulation.thumb import THUMB
 from edgeofa.errors import DeviceError, FileFormatError, UsageError
 from edgeofa.paths import cache_dir
@@ -35,6 +35,8 @@ from edgeofa.workfolder import work_folder
 
 #: of the emulator, which does some 100 million counted instructions per second
 _JOB_TIMEOUT_S = 300.0
+#: an emulated board takes its time where many share a processor
+_REPLY_S = 20.0
 PLUGIN = "edgeofa-cortex-m"
 
 
@@ -114,10 +116,10 @@ class QemuBoardDevice(Device):
             rest = list(range(len(found), len(numbers)))
             runs: dict[int, BoardRun] = {}
             broken: str | None = None
-            place = folder / f"{image.digest[:16]}-{len(found):04}"
+            place = folder / f"{image.digest[:16]}-{numbers[len(found)]:06}"
             with emulated_board(self._mcu, place, elf=image.elf, plugin=self._plugin) as board:
                 with open_port(board.port, self._mcu.serial.baud) as port:
-                    link = BoardLink(port, board.port)
+                    link = BoardLink(port, board.port, reply_s=_REPLY_S)
                     check_board(link.identify(), image, self._core.clock_hz, self.name)
                     for index in rest:
                         number = numbers[index]
@@ -133,12 +135,13 @@ class QemuBoardDevice(Device):
                         except DeviceError as error:
                             broken = str(error)
                             break
-                traced = parse_runs(board.trace)
+            # the board has ended, and with it what it keeps a processor busy with
+            traced = parse_runs(place / TRACE)
             for index, run in runs.items():
                 job, wanted = jobs[numbers[index]], 2 if jobs[numbers[index]].want_output else 1
                 mine, traced = traced[:wanted], traced[wanted:]
                 if len(mine) != wanted:
-                    raise FileFormatError("the trace lacks runs that were made", where=board.trace)
+                    raise FileFormatError("the trace lacks runs that were made", where=place)
                 found[numbers[index]] = self._measurement(job, run, mine)
             if broken is not None:
                 number = numbers[len(found)]

@@ -210,12 +210,16 @@ class BlockPrices:
         output, errors = _run(command, "\n".join(lines) + "\n")
         unknown = {int(n) for n in re.findall(r"<stdin>:([0-9]+):[0-9]+: warning: invalid", errors)}
         known = [word for number, word in enumerate(words, 1) if number not in unknown]
-        text = [x.strip() for x in output.splitlines() if re.match(r"\s+[a-z]", x)]
-        if len(text) != len(known):
+        if unknown and known:
+            # of a long instruction that it does not know llvm-mc may show the rest as a short one
+            text = "\n".join(self._isa.bytes_of(word) for word in known) + "\n"
+            output, _ = _run(command, text)
+        found = [x.strip() for x in output.splitlines() if re.match(r"\s+[a-z]", x)]
+        if len(found) != len(known):
             raise DeviceError(
-                f"llvm-mc gave {len(text)} lines for {len(known)} instructions", where=self._cpu
+                f"llvm-mc gave {len(found)} lines for {len(known)} instructions", where=self._cpu
             )
-        return dict(zip(known, text, strict=True))
+        return dict(zip(known, found, strict=True))
 
 
 def _plausible(code: str, cycles: object) -> bool:

@@ -12,6 +12,9 @@ void board_start(void);
 /* The next byte from the line, or -1 when there is none. */
 int board_read(void);
 
+/* Until a byte may have come: an emulated processor that waits costs nothing. Counters are stopped. */
+void board_wait(void);
+
 void board_write(const uint8_t *bytes, size_t n);
 
 #endif

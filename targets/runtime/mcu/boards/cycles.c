@@ -33,8 +33,6 @@ uint8_t cycles_start(void) {
   for (volatile int i = 0; i < 16; i++) continue;
   use_dwt = REG(DWT_CYCCNT) != first;
   REG(SYST_RVR) = SYSTICK_RELOAD;
-  REG(SYST_CVR) = 0;
-  REG(SYST_CSR) = 7; /* core clock, interrupt, enable */
   return use_dwt ? TIMER_DWT : TIMER_SYSTICK;
 }
 
@@ -43,8 +41,11 @@ void cycles_restart(void) {
   REG(SYST_CVR) = 0;
   REG(DWT_CYCCNT) = 0;
   wraps = last = high = 0;
+  REG(SYST_CSR) = 7; /* core clock, interrupt, enable */
   __asm volatile("cpsie i" ::: "memory");
 }
+
+void cycles_stop(void) { REG(SYST_CSR) = 0; }
 
 static uint64_t dwt_now(void) {
   uint32_t now = REG(DWT_CYCCNT);

@@ -12,4 +12,7 @@ void cycles_restart(void);
 
 uint64_t cycles_now(void);
 
+/* No counting, and no interrupts for it, until the next restart. */
+void cycles_stop(void);
+
 #endif

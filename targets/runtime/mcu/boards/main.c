@@ -8,6 +8,7 @@ int main(void) {
   static server_board board = {
       .write = board_write,
       .restart = cycles_restart,
+      .stop = cycles_stop,
       .cycles = cycles_now,
       .memory = startup_stack,
   };
@@ -16,6 +17,9 @@ int main(void) {
   server_start(&board);
   for (;;) {
     int byte = board_read();
-    if (byte >= 0) server_feed((uint8_t)byte);
+    if (byte >= 0)
+      server_feed((uint8_t)byte);
+    else
+      board_wait();
   }
 }

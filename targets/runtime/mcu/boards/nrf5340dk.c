@@ -52,6 +52,8 @@ int board_read(void) {
   return byte;
 }
 
+void board_wait(void) {}
+
 void board_write(const uint8_t *bytes, size_t n) {
   while (n > 0) {
     size_t part = n < TX_CHUNK ? n : TX_CHUNK;

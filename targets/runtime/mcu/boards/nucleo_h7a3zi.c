@@ -48,4 +48,6 @@ void board_start(void) {
 
 int board_read(void) { return stm32_uart_read(USART3); }
 
+void board_wait(void) {}
+
 void board_write(const uint8_t *bytes, size_t n) { stm32_uart_write(USART3, bytes, n); }

@@ -49,4 +49,6 @@ void board_start(void) {
 
 int board_read(void) { return stm32_uart_read(LPUART1); }
 
+void board_wait(void) {}
+
 void board_write(const uint8_t *bytes, size_t n) { stm32_uart_write(LPUART1, bytes, n); }

@@ -47,4 +47,6 @@ void board_start(void) {
 
 int board_read(void) { return stm32_uart_read(USART1); }
 
+void board_wait(void) {}
+
 void board_write(const uint8_t *bytes, size_t n) { stm32_uart_write(USART1, bytes, n); }

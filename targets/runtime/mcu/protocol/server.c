@@ -79,6 +79,7 @@ static __attribute__((noinline)) int timed_run(uint64_t *cycles) {
   int status = network->run();
   EDGEOFA_MARK(MARK_DONE);
   *cycles = board->cycles();
+  board->stop();
   return status;
 }
 
@@ -205,6 +206,7 @@ static uint8_t wait(const uint8_t *p, size_t n) {
   board->restart();
   while (board->cycles() < wanted) continue;
   put(board->cycles(), 8);
+  board->stop();
   return OK;
 }
 

@@ -24,7 +24,8 @@ enum { TIMER_NONE, TIMER_DWT, TIMER_SYSTICK };
 typedef struct {
   frame_write write;
   uint8_t timer;
-  void (*restart)(void);  /* begin timing at 0 */
+  void (*restart)(void); /* begin timing at 0 */
+  void (*stop)(void);
   uint64_t (*cycles)(void);
   void (*memory)(uint32_t *stack_bytes, uint32_t *stack_used);
 } server_board;
