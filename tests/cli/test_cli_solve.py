@@ -83,6 +83,70 @@ def test_solve_refuses_what_it_cannot_do(tables: Path) -> None:
         run("solve", *COMMON, "--latency", "2ms", "--threads", "7")
 
 
+@pytest.fixture
+def phone(tables: Path) -> Path:
+    """A table under a name without a target file, as an import leaves it."""
+    table = noisy_table("cifar_micro", 5)
+    header = dataclasses.replace(table.header, target="phone", target_digest="no target file")
+    write_table(dataclasses.replace(table, header=header), tables)
+    return tables
+
+
+BOTH = ["--target", "rpi4,phone", "--space", "cifar_micro", "--random-weights", "--precision"]
+
+
+def test_solve_for_two_targets(phone: Path) -> None:
+    budgets = ["--latency", "2ms,1.5ms", "--sram", "64KB,-"]
+    answer = json.loads(run("solve", *BOTH, "int8", *budgets, "--k", "5", "--json"))
+    best = answer["selection"]["best"]
+    assert [answer["target"], *(p["target"] for p in answer["others"])] == ["rpi4", "phone"]
+    assert best["planned_ms"] <= 2
+    assert best["others"][0]["planned_ms"] <= 1.5
+    alone = json.loads(
+        run("solve", *COMMON, "--precision", "int8", "--latency", "2ms", "--k", "1", "--json")
+    )
+    assert alone["selection"]["best"]["score"] >= best["score"]
+    text = run("solve", *BOTH, "int8", *budgets, "--explain")
+    assert "on phone: litert, int8" in text
+    assert "latency on phone" in text
+    with pytest.raises(UsageError, match=r"3 budgets for 2 target\(s\)"):
+        run("solve", *BOTH, "int8", "--latency", "2ms,1ms,1ms")
+    with pytest.raises(UsageError, match="named twice"):
+        run("solve", "--target", "phone,phone", "--space", "cifar_micro", "--latency", "2ms")
+
+
+def test_solve_minimises_explains_and_is_sure(phone: Path) -> None:
+    options = ["--target", "phone", "--random-weights"]
+    small = json.loads(run("solve", *options, "--minimize", "weight", "--json"))
+    assert small["space"] == "cifar_micro"
+    assert small["selection"]["best"]["weight_bytes"] == small["selection"]["least"]
+    explained = json.loads(run("solve", *options, "--latency", "2ms", "--explain", "--json"))
+    (effect,) = explained["explanation"]["budgets"]
+    assert (effect["cost"], effect["binds"], effect["more"]) == ("latency", True, "1 ms")
+    assert effect["gain"] > 0
+    assert explained["explanation"]["differences"]
+    sure = json.loads(run("solve", *options, "--latency", "2ms", "--confidence", "0.99", "--json"))
+    # the made-up table has no spread, so that nothing changes
+    assert sure["selection"]["best"] == explained["selection"]["best"]
+    assert sure["confidence"] == 0.99
+    with pytest.raises(UsageError, match="not a share"):
+        run("solve", *options, "--accuracy", "ninety")
+    with pytest.raises(MissingMaterial, match="no imported table"):
+        run("solve", *options, "--latency", "2ms", "--precision", "float32")
+
+
+def test_frontier_of_two_targets_and_of_weights(phone: Path, tmp_path: Path) -> None:
+    out = ["--out", str(tmp_path / "out"), "--json"]
+    record = json.loads(run("frontier", "--targets", "rpi4,phone", *BOTH[2:], "int8", *out))
+    assert record["targets"] == ["rpi4", "phone"]
+    assert [(g["cost"], g["board"]) for g in record["goals"]] == [("latency", 0), ("latency", 1)]
+    assert record["slack"] == [0, 0]
+    assert all(len(p["others"]) == 1 for p in record["points"])
+    assert (tmp_path / "out" / "frontier-rpi4-phone-cifar_micro-litert-int8.png").is_file()
+    text = run("frontier", *COMMON, "--precision", "int8", "--against", "weight")
+    assert "accuracy against weights, bytes" in text
+
+
 def test_frontier_writes_pictures_and_csv(tables: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     arguments = ("frontier", *COMMON, "--precision", "int8", "--out", str(out), "--json")
