@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -80,6 +81,10 @@ CASES: dict[str, Callable[[GraphBuilder, np.random.Generator, int], int]] = {
 }
 
 
+#: cases of one operator with weights
+LINEAR = ("conv_same", "conv_pointwise_stride2", "depthwise_same", "dense_flattens")
+
+
 def images(shape: tuple[int, ...], count: int, seed: int = 1) -> Array:
     rng = np.random.default_rng(seed)
     return rng.uniform(-2, 2, (count, *shape[1:])).astype(np.float32)
@@ -95,3 +100,14 @@ def int8_graph(case: str, seed: int = 0) -> Graph:
     graph = float_graph(case, seed)
     batch = images(graph.input_tensor.shape, 32)
     return quantize_with(graph, [batch], keep_hard_swish=True)
+
+
+def finer_output(graph: Graph, factor: float = 900) -> Graph:
+    """The same graph with a much smaller output scale: nearly every output saturates, and the
+    multipliers that lead to it are larger than one."""
+    tensors = list(graph.tensors)
+    q = tensors[graph.output].quantization
+    assert q is not None
+    finer = replace(q, scale=float(np.float32(q.scale / factor)))
+    tensors[graph.output] = replace(tensors[graph.output], quantization=finer)
+    return replace(graph, tensors=tuple(tensors))

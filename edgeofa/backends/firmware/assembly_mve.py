@@ -13,6 +13,8 @@ from edgeofa.backends.firmware.shapes import ConvShape
 #: words that a vector holds; rows of weights are padded to whole vectors
 VECTOR_WORDS = 4
 _LARGEST_CHUNK = 8
+#: vectors of a whole kernel that are unrolled instead, and how far a load's offset reaches
+_LARGEST_UNROLLED, _REACH_BYTES = 18, 508
 _SUMS = ("r0", "r2", "r4", "r6"), ("r8", "r10", "r12", "lr")
 _POINTERS = ("r1", "r3", "r5", "r7")
 #: of the stack, below the saved registers: x, w, quant, out, blocks, rows
@@ -26,12 +28,14 @@ def _signed(register: str, value: int, spare: str) -> list[str]:
     return add(register, register, value, spare)
 
 
-def _group(shape: ConvShape) -> list[str]:
-    """Eight inputs of every pixel, times both channels' weights."""
+def _group(shape: ConvShape, offset: int | None = None) -> list[str]:
+    """Eight inputs of every pixel, times both channels' weights; at a fixed offset in bytes from
+    the pixels' pointers, or at the pointers, which move on."""
     pixels = shape.pixels
     lines = ["vldrw.32 q4, [r9], #16", "vldrw.32 q5, [r9], #16"]
     for p in range(pixels):
-        lines += [f"vldrw.32 q{p}, [{_POINTERS[p]}], #16"]
+        place = f"[{_POINTERS[p]}], #16" if offset is None else f"[{_POINTERS[p]}, #{offset}]"
+        lines += [f"vldrw.32 q{p}, {place}"]
         lines += [f"vmladava.s16 {_SUMS[c][p]}, q{p}, q{4 + c}" for c in range(2)]
     return lines
 
@@ -71,7 +75,6 @@ def conv_kernel_mve(shape: ConvShape) -> list[str]:
     eight inputs, then the other channel's, the last ones zero."""
     pixels = shape.pixels
     groups = -(-shape.words // VECTOR_WORDS)
-    chunk = max(n for n in range(1, _LARGEST_CHUNK + 1) if groups % n == 0)
     lines = [SAVED, "vpush {d8-d15}", f"sub sp, sp, #{_FRAME}", "str r0, [sp, #0]"]
     lines += ["str r1, [sp, #4]", "str r2, [sp, #8]", "str r3, [sp, #12]"]
     lines += [f"ldr r4, [sp, #{_FRAME + _VECTORS + SAVED_BYTES}]", "str r4, [sp, #16]"]
@@ -84,6 +87,23 @@ def conv_kernel_mve(shape: ConvShape) -> list[str]:
         lines += [f"mov {a}, {first}" for a in others[: pixels - 1]]
     for p in range(1, pixels):
         lines += add(_POINTERS[p], _POINTERS[p - 1], 4 * shape.step, "r11")
+    last = 4 * (shape.rows - 1) * shape.pitch + 16 * (groups - 1)
+    if shape.rows * groups <= _LARGEST_UNROLLED and last <= _REACH_BYTES:
+        for row in range(shape.rows):
+            for group in range(groups):
+                lines += _group(shape, 4 * row * shape.pitch + 16 * group)
+    else:
+        lines += _loops(shape, groups)
+    lines += [*_store(shape), "str r3, [sp, #12]", "ldr r5, [sp, #0]"]
+    lines += [*add("r5", "r5", 4 * shape.step * pixels, "r7"), "str r5, [sp, #0]"]
+    lines += ["ldr r5, [sp, #16]", "subs r5, r5, #1", "str r5, [sp, #16]", "bne 1b"]
+    return [*lines, f"add sp, sp, #{_FRAME}", "vpop {d8-d15}", RETURN]
+
+
+def _loops(shape: ConvShape, groups: int) -> list[str]:
+    """The products of all rows, by a loop over rows and one over chunks of a row."""
+    chunk = max(n for n in range(1, _LARGEST_CHUNK + 1) if groups % n == 0)
+    lines: list[str] = []
     if shape.rows > 1:
         lines += [*constant("r11", shape.rows), "2:"]
         if groups > chunk:
@@ -99,12 +119,9 @@ def conv_kernel_mve(shape: ConvShape) -> list[str]:
         gap = 4 * (shape.pitch - VECTOR_WORDS * groups)
         if abs(gap) >= 4096:
             lines += ["str r11, [sp, #20]"]
-        for p in range(pixels):
+        for p in range(shape.pixels):
             lines += _signed(_POINTERS[p], gap, "r11")
         if abs(gap) >= 4096:
             lines += ["ldr r11, [sp, #20]"]
         lines += ["subs r11, r11, #1", "bne 2b"]
-    lines += [*_store(shape), "str r3, [sp, #12]", "ldr r5, [sp, #0]"]
-    lines += [*add("r5", "r5", 4 * shape.step * pixels, "r7"), "str r5, [sp, #0]"]
-    lines += ["ldr r5, [sp, #16]", "subs r5, r5, #1", "str r5, [sp, #16]", "bne 1b"]
-    return [*lines, f"add sp, sp, #{_FRAME}", "vpop {d8-d15}", RETURN]
+    return lines

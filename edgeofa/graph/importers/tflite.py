@@ -106,6 +106,8 @@ class _Importer:
         number = operator.input(position)
         if number in self.lowest_pads:
             raise self.unsupported(operator, "a PADV2 that no maximum pool reads")
+        if number == self.file.input and number not in self.values:
+            raise self.unsupported(operator, "a float32 input; only int8 models")
         if number not in self.values:
             raise self.unsupported(
                 operator, f"input {position} is a constant or a tensor of no operator before it"

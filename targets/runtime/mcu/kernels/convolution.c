@@ -17,6 +17,15 @@ static uint32_t *fill(uint32_t *to, const uint32_t *end)
 static uint32_t *widen_quads(uint32_t *to, const int8_t *from, int32_t quads, int32_t zero_point)
 {
     const uint32_t offset = edgeofa_pair(-zero_point, -zero_point);
+#ifdef EDGEOFA_MVE
+    for (; quads >= 4; quads -= 4, from += 16, to += 8) {
+        const int8x16_t v = vldrbq_s8(from);
+        const int16x8_t even = vsubq_n_s16(vmovlbq_s8(v), (int16_t)zero_point);
+        const int16x8_t odd = vsubq_n_s16(vmovltq_s8(v), (int16_t)zero_point);
+        const uint32x4x2_t pairs = {{(uint32x4_t)even, (uint32x4_t)odd}};
+        vst2q_u32(to, pairs);
+    }
+#endif
     for (; quads >= 4; quads -= 4, from += 16, to += 8) {
         uint32_t a = edgeofa_load_quad(from), b = edgeofa_load_quad(from + 4);
         uint32_t c = edgeofa_load_quad(from + 8), d = edgeofa_load_quad(from + 12);
@@ -98,17 +107,10 @@ static void widen_weights(uint32_t *to, const uint32_t *from, int32_t rows, int3
 {
     for (; rows > 0; rows--)
         for (int32_t left = words; left > 0; left -= VECTOR_WORDS, to += 2 * VECTOR_WORDS) {
-            const uint32_t a = from[0], b = left > 1 ? from[1] : 0, c = left > 2 ? from[2] : 0;
-            const uint32_t d = left > 3 ? from[3] : 0;
+            const int8x16_t v = (int8x16_t)vldrwq_z_u32(from, vctp32q((uint32_t)left));
             from += left > VECTOR_WORDS ? VECTOR_WORDS : left;
-            to[0] = edgeofa_even_bytes(a);
-            to[1] = edgeofa_even_bytes(b);
-            to[2] = edgeofa_even_bytes(c);
-            to[3] = edgeofa_even_bytes(d);
-            to[4] = edgeofa_odd_bytes(a);
-            to[5] = edgeofa_odd_bytes(b);
-            to[6] = edgeofa_odd_bytes(c);
-            to[7] = edgeofa_odd_bytes(d);
+            vst1q_s16((int16_t *)to, vmovlbq_s8(v));
+            vst1q_s16((int16_t *)(to + VECTOR_WORDS), vmovltq_s8(v));
         }
 }
 #else

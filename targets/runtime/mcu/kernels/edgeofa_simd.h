@@ -17,6 +17,7 @@
 /* integer vectors, for convolutions */
 #if defined(__ARM_FEATURE_MVE) && !defined(EDGEOFA_NO_MVE)
 #define EDGEOFA_MVE 1
+#include <arm_mve.h>
 #endif
 #endif
 

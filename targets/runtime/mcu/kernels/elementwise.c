@@ -13,17 +13,53 @@ EDGEOFA_INLINE int32_t scaled(int32_t x, int32_t multiplier, int32_t shift)
     return t;
 }
 
+#ifdef EDGEOFA_MVE
+/* Two roundings: the product with a Q31 multiplier, then a shift by -n; see edgeofa_rescale. */
+EDGEOFA_INLINE int32x4_t rescale_four(int32x4_t x, int32_t multiplier, int32_t left_shift)
+{
+    x = vqrdmulhq_n_s32(x, multiplier);
+    if (left_shift)
+        x = vrshlq_n_s32(vaddq_s32(x, vshrq_n_s32(x, 31)), left_shift);
+    return x;
+}
+
+/* ADD of four values at a time; returns how many are done. */
+static int32_t add_fours(const edgeofa_add k, const int8_t *a, const int8_t *b, int8_t *out,
+                         int32_t count)
+{
+    /* back from m' to m, and from 2**(32 - n) to -n */
+    const int32_t m0 = (int32_t)((uint32_t)k.multiplier[0] >> 1);
+    const int32_t m1 = (int32_t)((uint32_t)k.multiplier[1] >> 1);
+    const int32_t m = (int32_t)((uint32_t)k.out_multiplier >> 1);
+    const int32_t shift = ~__builtin_clz((uint32_t)k.out_power);
+    const int32x4_t low = vdupq_n_s32(k.low), high = vdupq_n_s32(k.high);
+    int32_t i = 0;
+    for (; i + 4 <= count; i += 4) {
+        int32x4_t x = vshlq_n_s32(vsubq_n_s32(vldrbq_s32(a + i), k.zero_point[0]), 20);
+        int32x4_t y = vshlq_n_s32(vsubq_n_s32(vldrbq_s32(b + i), k.zero_point[1]), 20);
+        x = vaddq_s32(rescale_four(x, m0, -k.shift[0]), rescale_four(y, m1, -k.shift[1]));
+        x = vaddq_n_s32(rescale_four(x, m, shift), k.out_zero_point);
+        vstrbq_s32(out + i, vminq_s32(vmaxq_s32(x, low), high));
+    }
+    return i;
+}
+#endif
+
 void edgeofa_addition(const edgeofa_add *l, const int8_t *a, const int8_t *b, int8_t *out,
                       int32_t repeat, int32_t count, int32_t broadcast)
 {
     const edgeofa_add k = *l;
     for (; repeat > 0; repeat--, a += count, out += count) {
         int32_t i = 0;
+#ifdef EDGEOFA_MVE
+        i = add_fours(k, a, b, out, count);
+#else
         /* all three are aligned where one row is the whole tensor, or rows are whole words */
         if (k.kernel && count >= 4 && (repeat == 1 || count % 4 == 0)) {
             i = count / 4 * 4;
             k.kernel(k.swap ? b : a, k.swap ? a : b, out, count / 4);
         }
+#endif
         for (; i < count; i++) {
             int32_t sum = scaled(a[i] - k.zero_point[0], k.multiplier[0], k.shift[0]) +
                           scaled(b[i] - k.zero_point[1], k.multiplier[1], k.shift[1]);
