@@ -172,6 +172,7 @@ class SshDevice(Device):
         if self._keeper is not None:
             self._keeper.close()
             self._keeper = None
+        self._board.bring_helper()
         who = f"{getpass.getuser()}@{platform.node()}, process {os.getpid()}"
         argv = self._board.keep_argv(who[:150], SILENCE_S)
         self._keeper = Keeper(argv, self.name, lost_status=LINK_STATUS)

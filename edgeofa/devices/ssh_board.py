@@ -110,12 +110,18 @@ class Board:
             raise DeviceError(
                 f"not an aarch64 or x86-64 Linux board: uname says {' '.join(words)[:80]!r}",
                 where=self.where,
-                hint="32-bit Arm boards and other systems are not supported",
+                hint="32-bit Arm boards and other systems are not supported; and a log-in shell "
+                "may print nothing by itself",
             )
         self._helper = parcel(board_path(cast(Arch, machine)), is_program=True)
-        self._bring_helper(self._helper)
+        self.bring_helper()
         answer = self.helper("probe", "objects")
         return parse_facts(answer.output, self.where)
+
+    def bring_helper(self) -> None:
+        """Have the helper on the board, also where a restart has emptied its folder."""
+        assert self._helper is not None  # noqa: S101  (prepare() comes first)
+        self._bring_helper(self._helper)
 
     def forget(self) -> None:
         """The link broke: what is on the board has to be looked at again."""
@@ -171,8 +177,9 @@ class Board:
 
     def helper(self, *words: str, timeout_s: float = 60.0, stdin: Path | None = None) -> Answer:
         """Run a verb of the helper program; ``DeviceError`` with its reason when it refuses."""
-        answer = self._script('exec "$@"', self._helper_name(), *words, stdin=stdin,
-                              timeout_s=timeout_s)  # fmt: skip
+        answer = self._script(
+            'exec "$@"', self._helper_name(), *words, stdin=stdin, timeout_s=timeout_s
+        )
         if answer.status == _HELPER_CUT:
             raise LinkLost("a transfer was cut", where=self.where, hint="run it again")
         if answer.status == _HELPER_REFUSED:

@@ -275,6 +275,7 @@ def test_a_board_that_restarts_in_the_middle_repeats_the_job(plain, reach, model
         done.append(1)
         if len(done) == 1:
             plain.stop()
+            shutil.rmtree(plain.objects.parent)  # it lay in memory
             plain.start()
 
     outcomes = device.run(jobs, progress=restart)
