@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import datetime, timedelta
 from math import inf
 from pathlib import Path
@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 from edgeofa.errors import UsageError
 from edgeofa.spaces import load_space
 from edgeofa.training.data import is_archive, load_images
+from edgeofa.training.parallel import join_workers
 from edgeofa.training.recipe import recipe_for
 from edgeofa.training.state import Progress
 from edgeofa.training.trainer import Budget, Trainer
@@ -46,7 +47,8 @@ def train(
 ) -> Progress:
     """Trains the supernet of a space until the first of the limits; resumes the state in ``out``.
 
-    The learning rate falls to its end over these limits, so give the same ones when resuming.
+    The learning rate falls to its end over these limits, so give the same ones when resuming. Under
+    ``torchrun`` its processes share every batch (:mod:`edgeofa.training.parallel`).
 
     Args:
         refine: folder of a finished training whose supernet this one refines.
@@ -58,16 +60,17 @@ def train(
     if not is_archive(data):
         # a test picture that cannot be read is said now, not after hours of training
         load_images(data, "test", space)
-    trainer = Trainer(
-        space=space,
-        recipe=recipe_for(space, refine=refine is not None),
-        train=images,
-        held_out=held_out,
-        out=out,
-        seed=seed,
-        log=log,
-    )
-    with _alone(out):
+    with join_workers() as workers, _alone(out) if workers.first else nullcontext():
+        trainer = Trainer(
+            space=space,
+            recipe=recipe_for(space, refine=refine is not None),
+            train=images,
+            held_out=held_out,
+            out=out,
+            seed=seed,
+            log=log if workers.first else _silent,
+            workers=workers,
+        )
         if not trainer.resume() and refine is not None:
             trainer.start_from(refine / "state.pt")
         seconds = inf if minutes is None else 60 * minutes
@@ -76,6 +79,10 @@ def train(
             seconds = min(seconds, trainer.progress.elapsed_s + left)
         trainer.run(Budget(seconds=seconds, steps=steps))
         return trainer.progress
+
+
+def _silent(_: str) -> None:
+    """One process of several logs."""
 
 
 @contextmanager

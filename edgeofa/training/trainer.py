@@ -25,6 +25,7 @@ from edgeofa.spaces.space import Space, Subnet
 from edgeofa.training.data import Images, augment, preprocess
 from edgeofa.training.fast import fast_path
 from edgeofa.training.imagenet import find_lite0_weights, load_lite0
+from edgeofa.training.parallel import Workers
 from edgeofa.training.recalibrate import subnet_accuracy
 from edgeofa.training.recipe import Recipe
 from edgeofa.training.state import Progress, check_run, load_average, load_state, save_state
@@ -80,6 +81,8 @@ class Trainer:
     seed: int = 0
     log: Callable[[str], None] = print
     progress: Progress = field(default_factory=Progress)
+    #: this process among those that train together
+    workers: Workers = field(default_factory=Workers)
 
     def __post_init__(self) -> None:
         torch.manual_seed(self.seed)
@@ -138,6 +141,8 @@ class Trainer:
         return True
 
     def save(self) -> None:
+        if not self.workers.first:
+            return
         save_state(
             self.state_path,
             self.space.name,
@@ -172,8 +177,12 @@ class Trainer:
         elapsed, cpu_before = state.elapsed_s, state.cpu_s
         logged = evaluated = saved = started
         losses: list[tuple[float, float]] = []
-        while budget.progress(state) < 1.0 and not stopped() and state.step != budget.stop_at_step:
-            losses.append(self._step(budget.progress(state)))
+        while state.step != budget.stop_at_step:
+            # clocks and signals differ between processes; the first one's count
+            done, stop = self.workers.agree(budget.progress(state), stopped())
+            if done >= 1.0 or stop:
+                break
+            losses.append(self._step(done))
             now = time.monotonic()
             state.elapsed_s = elapsed + now - started
             state.cpu_s = cpu_before + time.process_time() - cpu
@@ -181,7 +190,7 @@ class Trainer:
                 logged = now
                 self._log_line(budget.progress(state), losses)
                 losses = []
-            if now - evaluated >= _EVALUATE_S:
+            if now - evaluated >= _EVALUATE_S and self.workers.first:
                 evaluated = now
                 self.log(self.evaluate())
             if now - saved >= _CHECKPOINT_S:
@@ -248,8 +257,9 @@ class Trainer:
 
     def _logits(self, pixels: Tensor, subnet: Subnet) -> Tensor:
         x = preprocess(pixels, subnet.resolution, self.space)
-        self.progress.passes += len(x)
-        self.progress.macs += len(x) * subnet_macs(self.space, subnet)
+        passes = len(x) * self.workers.count
+        self.progress.passes += passes
+        self.progress.macs += passes * subnet_macs(self.space, subnet)
         if self._forward is not None:
             return self._forward(self.supernet, x, subnet)
         logits: Tensor = self.supernet(x.permute(0, 3, 1, 2), subnet)
@@ -261,22 +271,24 @@ class Trainer:
         rng = random.Random(f"{self.seed} {state.step}")
         generator = torch.Generator().manual_seed(rng.getrandbits(62))
         index = self._batches()
-        pixels = augment(self.train.pixels[index], generator)
+        share = self.workers.share(len(index))
+        # all augment the whole batch, so that an image's augmentation does not depend on how many
+        pixels = augment(self.train.pixels[index], generator)[share]
+        labels = self.train.labels[index][share]
         rise = min(1.0, (state.step + 1) / recipe.warmup_steps)
         fall = 0.5 * (1 + math.cos(math.pi * progress)) * (1 - recipe.final_rate)
         for group in self._optimiser.param_groups:
             group["lr"] = recipe.rate * rise * (fall + recipe.final_rate)
         self._optimiser.zero_grad(set_to_none=True)
         logits = self._logits(pixels, self.space.largest(self._resolution(rng, progress)))
-        loss = F.cross_entropy(
-            logits, self.train.labels[index], label_smoothing=recipe.label_smoothing
-        )
+        loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
         loss.backward()  # type: ignore[no-untyped-call]
         soft, distilled = logits.detach().softmax(1), []
         for subnet in self._others(rng, progress):
             other = F.cross_entropy(self._logits(pixels, subnet), soft)
             other.backward()  # type: ignore[no-untyped-call]
             distilled.append(other.item())
+        self.workers.average_gradients(self.supernet.parameters())
         torch.nn.utils.clip_grad_norm_(self.supernet.parameters(), recipe.clip)
         self._optimiser.step()
         state.step += 1
