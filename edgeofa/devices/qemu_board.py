@@ -117,24 +117,22 @@ class QemuBoardDevice(Device):
             runs: dict[int, BoardRun] = {}
             broken: str | None = None
             place = folder / f"{image.digest[:16]}-{numbers[len(found)]:06}"
-            with emulated_board(self._mcu, place, elf=image.elf, plugin=self._plugin) as board:
-                with open_port(board.port, self._mcu.serial.baud) as port:
-                    link = BoardLink(port, board.port, reply_s=_REPLY_S)
-                    check_board(link.identify(), image, self._core.clock_hz, self.name)
-                    for index in rest:
-                        number = numbers[index]
-                        try:
-                            runs[index] = perform(
-                                link,
-                                index,
-                                jobs[number],
-                                networks[number],
-                                runs=1,
-                                limit_s=self._timeout_s,
-                            )
-                        except DeviceError as error:
-                            broken = str(error)
-                            break
+            with (
+                emulated_board(self._mcu, place, elf=image.elf, plugin=self._plugin) as board,
+                open_port(board.port, self._mcu.serial.baud) as port,
+            ):
+                link = BoardLink(port, board.port, reply_s=_REPLY_S)
+                check_board(link.identify(), image, self._core.clock_hz, self.name)
+                for index in rest:
+                    number = numbers[index]
+                    job, network = jobs[number], networks[number]
+                    try:
+                        runs[index] = perform(
+                            link, index, job, network, runs=1, limit_s=self._timeout_s
+                        )
+                    except DeviceError as error:
+                        broken = str(error)
+                        break
             # the board has ended, and with it what it keeps a processor busy with
             traced = parse_runs(place / TRACE)
             for index, run in runs.items():

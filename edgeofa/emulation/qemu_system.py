@@ -11,6 +11,7 @@ import re
 import select
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -79,14 +80,14 @@ def emulated_board(
     *,
     elf: Path | None = None,
     plugin: Path | None = None,
-    gdb_port: int | None = None,
+    debugger: bool = False,
 ) -> Iterator[RunningBoard]:
     """Run the board in the new folder ``folder`` until the block ends.
 
     Args:
-        elf: an image that runs at once. Without one the board waits for a debugger.
+        elf: an image that runs at once, ELF or raw. Without one the board waits for a debugger.
         plugin: counts what runs execute, into ``RunningBoard.trace``.
-        gdb_port: a local port for a debugger.
+        debugger: let one connect to ``RunningBoard.gdb``.
 
     Raises ``DeviceError`` when it does not start; it ends with this process whatever happens.
     """
@@ -96,13 +97,17 @@ def emulated_board(
     command = [*dies_with_parent(), str(qemu.path), "-M", board.machine, "-nodefaults"]
     command += ["-display", "none", "-monitor", "none", "-seed", "1"]
     command += ["-icount", f"shift={board.icount_shift},sleep=off"]
-    command += ["-serial", "tcp:127.0.0.1:0,server=on,wait=on,nodelay=on"]
+    # a board that is to be debugged must not wait for its serial line
+    serial = _free_port() if debugger else 0
+    wait = "off" if debugger else "on"
+    command += ["-serial", f"tcp:127.0.0.1:{serial},server=on,wait={wait},nodelay=on"]
     if elf is not None:
         command += ["-kernel", str(elf)]
     else:
         command.append("-S")
-    if gdb_port is not None:
-        command += ["-gdb", f"tcp:127.0.0.1:{gdb_port}"]
+    gdb = _free_port() if debugger else 0
+    if debugger:
+        command += ["-gdb", f"tcp:127.0.0.1:{gdb}"]
     if plugin is not None:
         command += ["-plugin", ",".join(_plugin_arguments(mcu, plugin))]
     try:
@@ -117,9 +122,12 @@ def emulated_board(
     except OSError as error:
         raise DeviceError(f"the emulator does not start: {error}", where=board.machine) from error
     try:
-        port = f"socket://127.0.0.1:{_port(process, board.machine)}"
-        gdb = None if gdb_port is None else f"localhost:{gdb_port}"
-        yield RunningBoard(port, gdb, folder)
+        if debugger:
+            _until_open(serial, process, board.machine)
+        else:
+            serial = _port(process, board.machine)
+        server = f"localhost:{gdb}" if debugger else None
+        yield RunningBoard(f"socket://127.0.0.1:{serial}", server, folder)
     finally:
         _end(process)
 
@@ -153,6 +161,22 @@ def _port(process: subprocess.Popen[bytes], machine: str) -> int:
             return int(match[1])
     reason = said.decode(errors="replace").strip()[-400:] or "it said nothing"
     raise DeviceError(f"the emulated board does not start: {reason}", where=machine)
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
+def _until_open(port: int, process: subprocess.Popen[bytes], machine: str) -> None:
+    """Until QEMU listens on ``port``, which is the last thing that it sets up."""
+    deadline = time.monotonic() + _START_S
+    while time.monotonic() < deadline and process.poll() is None:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        time.sleep(0.05)
+    raise DeviceError("the emulated board does not start", where=machine)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
