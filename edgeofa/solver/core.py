@@ -19,6 +19,7 @@ from itertools import zip_longest
 import numpy as np
 
 from edgeofa.accuracy.base import AccuracyModel
+from edgeofa.errors import UsageError
 from edgeofa.solver.budgets import Board, Bools, Budgets, Ints, Limits, Totals
 from edgeofa.spaces.automaton import Automaton
 from edgeofa.spaces.space import Block, Space, Subnet
@@ -139,7 +140,9 @@ class Problem:
 
     def limits(self, *budgets: Budgets) -> Limits:
         """The limits of budgets, one a board; boards past the end have none."""
-        each = list(zip_longest(self.boards, budgets[: len(self.boards)], fillvalue=None))
+        if len(budgets) > len(self.boards):
+            raise UsageError(f"budgets of {len(budgets)} targets, where {len(self.boards)} are")
+        each = list(zip_longest(self.boards, budgets, fillvalue=None))
         given = [b or Budgets() for _, b in each]
         peaks = [None if b.peak_bytes is None else int(b.peak_bytes) for b in given]
         sums = [s for board, b in zip(self.boards, given, strict=True) for s in board.limits(b)]

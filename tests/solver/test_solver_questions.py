@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from network_world import enumerated_best, half_budget, small_problem
 from solver_world import Additive, make_table, noisy_scores, noisy_table, small_space
 
 from edgeofa.accuracy.base import MacsProxy
@@ -379,6 +380,26 @@ def test_models_of_other_spaces_and_other_files_are_refused(tmp_path: Path) -> N
     assert "edgeofa import predictor" in (caught.value.hint or "")
     with pytest.raises(MissingMaterial):
         load_model(tmp_path / "none.json", space)
+
+
+def test_a_network_predictor_is_searched_and_its_ceiling_proven() -> None:
+    problem = small_problem(1)
+    limits = half_budget(problem)
+    budget = Budgets(latency_ms=problem.plan_ms(limits.sums[0] or 0) + 1e-6)
+    inputs = Inputs(problem.space, problem.table, problem.accuracy, problem)
+    record = solve([inputs], Question((budget,)), seconds=30.0)
+    best = enumerated_best(problem, limits)
+    assert record.selection.best.accuracy == pytest.approx(best, abs=1e-9)
+    proof = record.network
+    assert proof is not None
+    assert proof.closed
+    assert proof.ceiling >= best
+    assert proof.gap == pytest.approx(0, abs=1e-6)
+    assert record.selection.proven
+    with pytest.raises(UsageError, match="only maximised"):
+        solve([inputs], Question((budget,), Goal("latency"), 0.5))
+    with pytest.raises(NoSubnetFits, match="the fastest"):
+        solve([inputs], Question((Budgets(latency_ms=1e-3),)))
 
 
 # ------------------------------------------------------------------------------ bad input
