@@ -245,9 +245,9 @@ class _Exchange:
         before = np.less_equal(spans[:, None, 1], spans[None, :, 0])
         apart = np.asarray(before | before.T)
         everyone = np.arange(len(spans))[:, None]
-        fits = (costs <= room)[:, self._bound].all(axis=1)
         order = np.argsort(-gains, kind="stable")
-        found: list[Ints] = [everyone[order[fits[order]][:count]]]
+        over = (costs[order] > room) & self._bound
+        found: list[Ints] = [everyone[order[np.flatnonzero(~over.any(axis=1))[:count]]]]
         members, gain, cost = everyone, gains, costs
         for size in range(2, _LARGEST + 1):
             total = gain[:, None] + gains[None]

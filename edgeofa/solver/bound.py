@@ -6,9 +6,12 @@ certification with general activation functions", CROWN). Put one into the other
 below a linear function of its inputs. That is maximised over real subnets, not over a box: by one
 priced budget for the many inner sums (``relaxed``), by the exact solver for the output.
 
-Branch and bound splits the subnets by resolution, then by the depth of a stage, then by the option
-of a layer, always where the ceiling is highest, until the time is over or the ceiling meets the
-best known subnet: down to single subnets it is exact.
+Branch and bound splits the subnets by resolution, then along the path by the edge taken (in a
+staged space the depths), then by the option of a layer, always where the ceiling is highest, until
+the time is over or the ceiling meets the best known subnet: down to single subnets it is exact.
+
+Where the network is wide, lines are far too loose to get anywhere by splitting, and most of the
+time goes to the quadratic bounds of ``quadratic`` instead, one a resolution.
 
 Floating-point errors go outwards: every linear function is lifted by 1e-12 of the sum of the
 absolute values that went into it, some hundred times what double precision can lose.
@@ -31,10 +34,14 @@ from edgeofa.errors import NoSubnetFits, UsageError
 from edgeofa.solver.choices import Choices, Floats, RowFeatures
 from edgeofa.solver.exact import k_best
 from edgeofa.solver.problem import Limits, Problem
+from edgeofa.solver.quadratic import Relaxation, descend
 from edgeofa.solver.relaxed import Part
 
 _ROUNDING = 1e-12
 _BITS = 40
+#: hidden units above which splitting is hopeless, and the share of the time that it gets then
+_WIDE = 100
+_SPLITTING = 0.1
 
 
 @dataclass(frozen=True)
@@ -42,7 +49,8 @@ class Bound:
     """``value``: no subnet within the limits is predicted better.
 
     ``root`` is the ceiling before any split, ``interval`` the one of interval arithmetic alone.
-    ``closed``: the ceiling met the value that was to be proven best.
+    ``closed``: the ceiling met the value that was to be proven best. ``trace`` has (seconds, value)
+    of every time that the ceiling became lower.
     """
 
     value: float
@@ -51,6 +59,7 @@ class Bound:
     nodes: int
     seconds: float
     closed: bool
+    trace: tuple[tuple[float, float], ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,14 +102,26 @@ def _interval(
     return up @ low + down @ high + bias - margin, up @ high + down @ low + bias + margin
 
 
-def crown_line(
-    network: Network, part: Part, lines: Lines = relu_lines
-) -> tuple[AnyFloats, AnyFloats, float]:
-    """A linear function of the inputs above the network on ``part``: slopes, offset, ceiling.
+@dataclass(frozen=True, eq=False)
+class Crown:
+    """A linear function of the inputs above the network, slopes (1, features) and offset (1,).
+
+    ``ranges``: for every hidden layer the ends (width,) between which its sums before the ReLU lie.
+    """
+
+    slopes: AnyFloats
+    offsets: AnyFloats
+    ceiling: float
+    ranges: tuple[tuple[Floats, Floats], ...]
+
+
+def crown_line(network: Network, part: Part, lines: Lines = relu_lines) -> Crown:
+    """A linear function above the network on ``part``.
 
     ``lines`` is only changed to test that unsound lines are found out.
     """
     around: list[Line] = []
+    ranges: list[tuple[Floats, Floats]] = []
     low = high = np.zeros(0)
     for k, (weight, bias) in enumerate(zip(network.weights, network.biases, strict=True)):
         last = k == len(network.weights) - 1
@@ -112,11 +133,13 @@ def crown_line(
             # what interval arithmetic says from here is as true, and sometimes less
             plain_low, plain_high = _interval(np.maximum(low, 0), np.maximum(high, 0), weight, bias)
         if last:
-            return slopes, offsets, float(min(ends[0], plain_high[0]))
+            ceiling = float(min(ends[0], plain_high[0]))
+            return Crown(slopes, offsets, ceiling, tuple(ranges))
         high, low = ends[: len(weight)], -ends[len(weight) :]
         if k:
             low, high = np.maximum(low, plain_low), np.minimum(high, plain_high)
         around.append(lines(low, high))
+        ranges.append((low, high))
     raise UsageError("a network without layers has no ceiling")
 
 
@@ -170,20 +193,29 @@ def bound(
     tree = _Tree(choices, model.network)
     features = RowFeatures(choices, model)
     heap: list[tuple[float, int, _Node]] = []
-    count = 0
+    roots: list[_Node] = []
     interval = -inf
     for context in choices.contexts.tolist():
         node = tree.node(Part.whole(choices, features, context))
         if node is not None:
-            count += 1
+            roots.append(node)
             interval = max(interval, interval_ceiling(model.network, node.part))
-            heapq.heappush(heap, (-node.ceiling, count, node))
+            heapq.heappush(heap, (-node.ceiling, len(roots), node))
     if not heap:
         raise NoSubnetFits("no subnet is within the budgets", where=f"space {problem.space.name}")
     root = -heap[0][0]
+    trace = [(time.perf_counter() - start, root)]
+
+    def told(value: float) -> None:
+        if value < trace[-1][1]:
+            trace.append((time.perf_counter() - start, value))
+
+    wide = sum(len(w) for w in model.network.weights[:-1]) > _WIDE
+    count = len(roots)
     done = -inf  # the highest ceiling of single subnets, which cannot be split
     while heap and -heap[0][0] > max(best, done):
-        if time.perf_counter() - start > seconds or count >= max_nodes:
+        passed = time.perf_counter() - start
+        if passed > seconds * (_SPLITTING if wide else 1) or count >= max_nodes:
             break
         node = heapq.heappop(heap)[2]
         parts = list(node.part.split(node.spread))
@@ -197,17 +229,22 @@ def bound(
             # a child's subnets are the parent's too
             ceiling = min(child.ceiling, node.ceiling)
             heapq.heappush(heap, (-ceiling, count, replace(child, ceiling=ceiling)))
-    value = max(done, -heap[0][0] if heap else -inf)
+        told(max(done, -heap[0][0] if heap else -inf))
     closed = not heap or -heap[0][0] <= max(best, done)
-    return Bound(
-        max(value, best), root, interval, count, time.perf_counter() - start, closed=closed
-    )
+    left = seconds - (time.perf_counter() - start)
+    if wide and not closed and left > 0:
+        relaxations = [Relaxation(model.network, n.part, n.ranges) for n in roots]
+        descend(relaxations, [n.ceiling for n in roots], left, told, best)
+        closed = trace[-1][1] <= best
+    value = max(trace[-1][1], best)
+    return Bound(value, root, interval, count, time.perf_counter() - start, closed, tuple(trace))
 
 
 @dataclass(frozen=True, eq=False)
 class _Node:
     part: Part
     ceiling: float
+    ranges: tuple[tuple[Floats, Floats], ...]
     spread: Floats  # (positions,) how much the option can change the linear ceiling
 
 
@@ -221,15 +258,15 @@ class _Tree:
         """The part and its ceiling, None where no subnet of it is within the limits."""
         if part.empty:
             return None
-        slopes, offsets, ceiling = crown_line(self._network, part)
-        scores, rest = part.scores(slopes, offsets)
+        crown = crown_line(self._network, part)
+        scores, rest = part.scores(crown.slopes, crown.offsets)
         exact = self._exact(part, scores[0], float(rest[0]))
         if exact is None:
             return None
         highest = np.where(part.options, scores[0], -np.inf).max(axis=1)
         lowest = np.where(part.options, scores[0], np.inf).min(axis=1)
         spread = np.where(part.options.any(axis=1), highest - lowest, 0.0)
-        return _Node(part, min(ceiling, exact), spread)
+        return _Node(part, min(crown.ceiling, exact), crown.ranges, spread)
 
     def _exact(self, part: Part, scores: Floats, rest: float) -> float | None:
         """The exact maximum of a linear function over the part's subnets, rounded up."""

@@ -62,6 +62,9 @@ class Choices:
         self.costs = costs[:, self.edges]
         self.allowed = allowed[:, self.edges]
         self.allowed[:, :, -1] = True
+        # plain lists, for walks that take one edge at a time
+        self._position: list[int] = self.position.tolist()
+        self._open: dict[tuple[int, int], list[int]] = {}
         #: edges that leave each node
         self.leaving: list[list[int]] = [[] for _ in range(automaton.nodes)]
         for e, edge in enumerate(edges):
@@ -108,7 +111,7 @@ class Choices:
 
     def _step(self, node: int, named: list[int]) -> tuple[int, int]:
         for edge in self.leaving[node]:
-            at = self.position[edge]
+            at = self._position[edge]
             if at >= 0 and named[at] >= 0:
                 return edge, named[at]
         return self.implied[node], 0
@@ -130,10 +133,11 @@ class Choices:
 
     def open(self, context: int, edge: int) -> list[int]:
         """Options of an edge that a context allows."""
-        at = int(self.position[edge])
-        if at < 0:
-            return [0]
-        found: list[int] = np.flatnonzero(self.allowed[context, at, :-1]).tolist()
+        found = self._open.get((context, edge))
+        if found is None:
+            at = self._position[edge]
+            found = [0] if at < 0 else np.flatnonzero(self.allowed[context, at, :-1]).tolist()
+            self._open[context, edge] = found
         return found
 
 

@@ -140,14 +140,15 @@ def test_crown_is_within_the_interval_and_above_random_subnets() -> None:
     rows = rows[choices.fits(rows)]
     values = Objective(choices)(rows)
     for part in whole_parts(problem, limits):
-        slopes, offsets, ceiling = crown_line(problem.accuracy.network, part)  # type: ignore[attr-defined]
+        crown = crown_line(problem.accuracy.network, part)  # type: ignore[attr-defined]
+        ceiling = crown.ceiling
         assert ceiling <= interval_ceiling(problem.accuracy.network, part)  # type: ignore[attr-defined]
         here = rows[:, 0] == part.context
         assert here.sum() > 100
         assert values[here].max() <= ceiling
         # the linear function itself lies above the network at every one of them
         x = RowFeatures(choices, problem.accuracy).encode(rows[here]).astype(float)  # type: ignore[arg-type]
-        assert (values[here] <= x @ slopes[0] + offsets[0] + 1e-5).all()
+        assert (values[here] <= x @ crown.slopes[0] + crown.offsets[0] + 1e-5).all()
 
 
 def test_priced_budget_bounds_every_linear_function() -> None:
@@ -190,8 +191,8 @@ def test_a_broken_slope_is_found_out() -> None:
         parts = whole_parts(problem, limits)
         network = problem.accuracy.network  # type: ignore[attr-defined]
         best = enumerated_best(problem, limits)
-        assert max(crown_line(network, p)[2] for p in parts) >= best
-        found_out += max(crown_line(network, p, broken)[2] for p in parts) < best
+        assert max(crown_line(network, p).ceiling for p in parts) >= best
+        found_out += max(crown_line(network, p, broken).ceiling for p in parts) < best
     assert found_out >= 3
 
 

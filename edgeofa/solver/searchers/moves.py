@@ -22,6 +22,7 @@ class Moves:
     def __init__(self, choices: Choices):
         self._choices = choices
         self._last = len(choices.leaving) - 1
+        self._choice: dict[tuple[int, int], bool] = {}
         edges = choices.problem.automaton.edges
         self._sources = np.array([edges[e].source for e in choices.edges], dtype=np.int64)
         self._targets = np.array([edges[e].target for e in choices.edges], dtype=np.int64)
@@ -93,9 +94,13 @@ class Moves:
         return child
 
     def _decides(self, context: int, edge: int) -> bool:
-        source = self._choices.problem.automaton.edges[edge].source
-        ways = sum(len(self._choices.open(context, e)) for e in self._choices.leaving[source])
-        return ways > 1
+        """Whether there is a choice at the node that an edge leaves."""
+        known = self._choice.get((context, edge))
+        if known is None:
+            source = self._choices.problem.automaton.edges[edge].source
+            ways = sum(len(self._choices.open(context, e)) for e in self._choices.leaving[source])
+            known = self._choice[context, edge] = ways > 1
+        return known
 
     def _ways(self, row: Ints) -> Iterator[tuple[Ints, int, int]]:
         """Other ways around and other contexts."""
