@@ -75,6 +75,8 @@ class Choices:
         )
         self._at = np.arange(self.positions)
         self._draws = _Draws(self)
+        #: (nodes, contexts) whether the end can be reached from a node
+        self.goes_on: Bools = np.isfinite(self._draws.shapes)
 
     # ------------------------------------------------------------ rows
 
@@ -154,6 +156,8 @@ class _Draws:
         nodes = len(choices.leaving)
         shapes = np.full((nodes, count), -np.inf)
         shapes[-1] = 0
+        #: (nodes, contexts) logarithm of the number of ways to the end, options not counted
+        self.shapes: Floats = shapes
         self._shares: list[Floats] = [np.ones((count, 1))] * nodes
         for node in range(nodes - 2, -1, -1):
             ways = np.array(

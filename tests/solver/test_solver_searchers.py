@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tomllib
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,19 +13,22 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 from network_world import half_budget, small_problem
-from solver_world import Additive, noisy_scores, noisy_table
+from solver_world import Additive, make_table, noisy_scores, noisy_table
+from tree_space import TREE
 
+from edgeofa.accuracy.base import MacsProxy
 from edgeofa.errors import FileFormatError, UsageError
 from edgeofa.solver import searchers
 from edgeofa.solver.choices import Choices
-from edgeofa.solver.crosscheck import fits
+from edgeofa.solver.crosscheck import every_path, fits
 from edgeofa.solver.exact import k_best
 from edgeofa.solver.problem import Limits, Problem, build_problem
 from edgeofa.solver.searchers import get_searcher, searcher_names
 from edgeofa.solver.searchers.base import Search, Searcher
 from edgeofa.solver.searchers.moves import Moves
 from edgeofa.solver.searchers.ofa import OfaEvolution
-from edgeofa.spaces import load_space
+from edgeofa.spaces import Space, load_space
+from edgeofa.spaces.blocks import block_macs
 
 
 class _Killed(BaseException):
@@ -91,6 +95,64 @@ def test_changes_of_different_places_add_up() -> None:
         if spans[one, 1] <= spans[other, 0] or spans[other, 1] <= spans[one, 0]:
             both = changed[one] + changed[other] - row
             assert (choices.row(choices.subnet(both)) == both).all()
+
+
+# ------------------------------------------------------------------------------------ trees
+
+
+def tree_problem() -> Problem:
+    """A declared space with conditionals, ties and a choice that adds nothing."""
+    space = Space.model_validate(tomllib.loads(TREE))
+    table = make_table(space, lambda b: (round(0.02 + block_macs(b) / 1e5, 6), None, 1, 1))
+    return build_problem(space, table, MacsProxy(space))
+
+
+def test_moves_reach_every_network_of_a_tree() -> None:
+    problem = tree_problem()
+    choices = Choices(problem, Limits((None, None, None), None))
+    moves = Moves(choices)
+    everything = {tuple(choices.row_of(c, path)) for c, path in every_path(problem)}
+    assert len(everything) == problem.space.count()
+    drawn = choices.sample(np.random.default_rng(0), 3000)
+    assert {tuple(row) for row in drawn} <= everything
+    for row in drawn[:50]:
+        assert (choices.row(choices.subnet(row)) == row).all()
+        one, other = drawn[np.random.default_rng(1).integers(len(drawn), size=2)]
+        assert tuple(moves.mutated(one, np.random.default_rng(2))) in everything
+        if one[0] == other[0]:
+            assert tuple(moves.crossed(one, other, np.random.default_rng(3))) in everything
+    reached = {tuple(drawn[0])}
+    edge = list(reached)
+    while edge:
+        found = {tuple(r) for row in edge for r in moves.singles(np.array(row))[0]}
+        assert found <= everything
+        edge = list(found - reached)
+        reached |= found
+    # contexts that share no path are apart; drawing one anew bridges them
+    contexts = {row[0] for row in reached}
+    assert reached == {row for row in everything if row[0] in contexts}
+
+
+@pytest.mark.parametrize("name", searcher_names())
+def test_searchers_work_on_a_tree(name: str) -> None:
+    problem = tree_problem()
+    totals = [problem.path_totals(c, path) for c, path in every_path(problem)]
+    limits = Limits((sorted(t.latency_ns for t in totals)[len(totals) // 2], None, None), None)
+
+    def objective(subnets: Any) -> Any:
+        # more work is better up to a point, which no sum over options says
+        return [-abs(problem.totals(s).latency_ns / limits.sums[0] - 0.8) for s in subnets]
+
+    best = max(
+        -abs(t.latency_ns / limits.sums[0] - 0.8)  # type: ignore[operator]
+        for t in totals
+        if fits(t, limits)
+    )
+    result = get_searcher(name).search(problem, limits, 400, 0, objective=objective)
+    assert fits(problem.totals(result.best), limits)
+    assert best - 0.1 <= result.value <= best
+    again = get_searcher(name).search(problem, limits, 400, 0, objective=objective)
+    assert (again.best, again.calls) == (result.best, result.calls)
 
 
 # ------------------------------------------------------------------------------------ black boxes

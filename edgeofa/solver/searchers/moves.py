@@ -58,9 +58,9 @@ class Moves:
         where = [n for n, (edge, _) in enumerate(path) if self._decides(context, edge)]
         what = int(rng.integers(len(where) + 1))
         if what == len(where):
-            child = row.copy()
-            child[0] = rng.choice(at.contexts)
-            return child
+            drawn_context = int(rng.choice(at.contexts))
+            moved = self._moved(row, path, drawn_context, lambda n: int(rng.integers(n)))
+            return row if moved is None else moved
         step = where[what]
         edge, _ = path[step]
         source = at.problem.automaton.edges[edge].source
@@ -126,10 +126,38 @@ class Moves:
                         changed[1 + at.position[other]] = option
                     yield changed, source, node
         for c in at.contexts.tolist():
-            if c != context and at.allowed[c, np.arange(at.positions), row[1:]].all():
-                changed = row.copy()
-                changed[0] = c
-                yield changed, 0, self._last
+            moved = None if c == context else self._moved(row, path, c, lambda _: 0)
+            if moved is not None:
+                yield moved, 0, self._last
+
+    def _moved(
+        self, row: Ints, path: list[tuple[int, int]], context: int, draw: Callable[[int], int]
+    ) -> Ints | None:
+        """The row in another context, with other edges and options where that allows not these."""
+        at = self._choices
+        edges = at.problem.automaton.edges
+        here = {edges[e].source: (e, o) for e, o in path}
+        moved = np.full_like(row, -1)
+        moved[0] = context
+        node = 0
+        while node != self._last:
+            ways = [
+                e
+                for e in at.leaving[node]
+                if at.open(context, e) and at.goes_on[at.targets[e], context]
+            ]
+            if not ways:
+                return None
+            edge, option = here.get(node, (-1, -1))
+            if edge not in ways:
+                edge, option = ways[draw(len(ways))], -1
+            options = at.open(context, edge)
+            if option not in options:
+                option = options[draw(len(options))]
+            if at.position[edge] >= 0:
+                moved[1 + at.position[edge]] = option
+            node = at.targets[edge]
+        return moved
 
     def _around(
         self, context: int, path: list[tuple[int, int]], step: int, edge: int
