@@ -8,17 +8,9 @@ from dataclasses import dataclass
 
 from edgeofa.spaces.blocks import Padding
 from edgeofa.spaces.expressions import Condition, ConditionError, Scalar, parse_condition
-from edgeofa.spaces.nodes import (
-    FIELDS,
-    FIGURES,
-    MAX_CHOICES,
-    DeclarationError,
-    Location,
-    Node,
-    Reader,
-    read_name,
-    unknown,
-)
+from edgeofa.spaces.fields import FIELDS, read_name, unknown
+from edgeofa.spaces.nodes import FIGURES, MAX_CHOICES, DeclarationError, Location, Node
+from edgeofa.spaces.reader import Reader
 
 _TIE_TEXT = re.compile(r"[A-Za-z0-9_]{1,32}")
 

@@ -88,9 +88,12 @@ def to_path(paths: Paths, subnet: Subnet) -> tuple[int, Path]:
 
 
 def _labels(paths: Paths, steps: Sequence[tuple[int, int]]) -> dict[tuple[int, int], str]:
-    """The labels that tell the steps apart; where two are alike, with the name of their place."""
+    """The labels that tell the steps apart; where two are alike, with the name of their place.
+
+    A step without a label is the one that goes on, where the others end a repeat.
+    """
     edges = paths.automaton.edges
-    plain = {s: edges[s[0]].options[s[1]].label for s in steps}
+    plain = {s: edges[s[0]].options[s[1]].label or "more" for s in steps}
     seen: dict[str, int] = {}
     for label in plain.values():
         seen[label] = seen.get(label, 0) + 1

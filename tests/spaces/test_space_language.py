@@ -104,6 +104,17 @@ def test_a_repeat_follows_a_tie() -> None:
     assert sorted({len(found.blocks(found.subnet_at_index(n))) for n in range(5)}) == [2, 4]
 
 
+def test_going_on_without_a_choice_has_a_name_too() -> None:
+    when = {"when": "resolution > 9", "then": [conv()]}
+    for body in ([], [when], [{"repeat": [when], "times": {"tie": "n"}}]):
+        ties = {"n": [1, 2]} if body and "repeat" in body[0] else {}
+        found = space({"repeat": body, "times": [0, 1]}, resolutions=[8, 12], ties=ties)
+        subnets = [found.subnet_at_index(n) for n in range(found.count())]
+        assert any("/more" in str(subnet) for subnet in subnets)
+        for subnet in subnets:
+            assert found.parse(str(subnet)) == subnet
+
+
 def test_the_order_of_keys_does_not_matter() -> None:
     shuffled = data()
     shuffled["body"] = [dict(reversed(node.items())) for node in shuffled["body"]]
