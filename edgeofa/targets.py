@@ -11,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from edgeofa.datafile import read_data_file
 from edgeofa.devices.registry import device_kinds
+from edgeofa.devices.store import stored_devices
 from edgeofa.errors import UsageError
 from edgeofa.graph.ir import DType
 from edgeofa.intervals import DataModel, Interval
@@ -112,15 +113,36 @@ def target_names() -> list[str]:
     return sorted(p.stem for p in (data_dir() / "targets").glob("*.toml"))
 
 
+def own_targets() -> dict[str, Path]:
+    """The user's own targets, those of configured devices: name and file."""
+    return {
+        d.target: Path(d.target_file)
+        for d in stored_devices()
+        if d.target is not None and d.target_file is not None
+    }
+
+
 def target_path(name: str) -> Path:
-    """Where the file of a target is: ``name`` is a key, or a path that ends in ``.toml``."""
-    return Path(name) if name.endswith(".toml") else data_dir() / "targets" / f"{name}.toml"
+    """Where the file of a target is: ``name`` is a key, or a path that ends in ``.toml``.
+
+    A shipped target goes before one of the user's with its name.
+    """
+    if name.endswith(".toml"):
+        return Path(name)
+    shipped = data_dir() / "targets" / f"{name}.toml"
+    return shipped if shipped.is_file() else own_targets().get(name, shipped)
 
 
 def load_target(name: str) -> Target:
-    """A shipped target by name, or a target file by path (anything that ends in ``.toml``)."""
+    """A shipped target or one of the user's by name, or a target file by path (``.toml``)."""
     path = target_path(name)
     if not path.is_file():
+        if name in own_targets():
+            raise UsageError(
+                f"the file of target {name} is not there any more",
+                where=path,
+                hint="edgeofa device list; edgeofa target new writes it again",
+            )
         near = difflib.get_close_matches(name, target_names(), n=1)
         hint = f"did you mean {near[0]}?" if near else f"one of {', '.join(target_names())}."
         raise UsageError(f"unknown target {name!r}", hint=f"{hint} A .toml file works too.")

@@ -15,11 +15,13 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 @app.command("list")
 def list_(json: Json = False) -> None:
-    """The targets that ship with edgeofa."""
+    """The targets that ship with edgeofa, and those of your own devices."""
     from edgeofa.jsonio import dumps
-    from edgeofa.targets import load_target, target_names
+    from edgeofa.targets import load_target, own_targets, target_names
 
-    targets = [load_target(name) for name in target_names()]
+    shipped = target_names()
+    own = [name for name, file in sorted(own_targets().items()) if file.is_file()]
+    targets = [load_target(n) for n in [*shipped, *(n for n in own if n not in shipped)]]
     if json:
         typer.echo(dumps(targets))
     else:

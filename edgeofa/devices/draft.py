@@ -110,6 +110,8 @@ def new_target(device: str, out: Path | None = None) -> Draft:
     file = out or Path(f"{device.replace('.', '-').replace('_', '-')}.toml")
     if file.suffix != ".toml":
         raise UsageError("a target file ends in .toml", where=file)
+    if file.stem in target_names():
+        raise UsageError(f"{file.stem} is a shipped target", hint="another name with --out")
     if file.exists():
         raise UsageError(
             "the file is there already", where=file, hint="remove it, or choose another with --out"

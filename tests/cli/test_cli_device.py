@@ -42,6 +42,13 @@ def test_this_machine_is_probed_and_becomes_a_target(edgeofa, tmp_path) -> None:
     assert 'device = "local"' in (tmp_path / "bench.toml").read_text()
     valid = edgeofa("target", "validate", "bench.toml", "--json")
     assert json.loads(valid.stdout)["name"] == "bench"
+    # its name alone is enough from now on
+    assert "bench" in edgeofa("target", "list").stdout
+    assert edgeofa("target", "validate", "bench").returncode == 0
+    (tmp_path / "bench.toml").unlink()
+    gone = edgeofa("target", "show", "bench")
+    assert gone.returncode == 2
+    assert "not there any more" in gone.stderr
 
 
 @pytest.mark.parametrize(
@@ -51,6 +58,7 @@ def test_this_machine_is_probed_and_becomes_a_target(edgeofa, tmp_path) -> None:
         (("device", "probe", "qemu-user:x"), 2, "nothing to probe"),
         (("device", "add", "x", "ssh://pi:secret@x"), 2, "ssh-copy-id"),
         (("target", "new", "--from-device", "nobody"), 2, "edgeofa device add"),
+        (("target", "new", "--from-device", "nobody", "--out", "x.txt"), 2, "no device"),
         (("device", "probe", "ssh://127.0.0.1:1"), 4, "cannot be reached"),
     ],
 )
