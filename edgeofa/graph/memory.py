@@ -8,11 +8,11 @@ to the end.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
-from edgeofa.graph.ir import Graph, Op
+from edgeofa.graph.ir import Graph
 
 ALIGNMENT_BYTES = 16
 #: placements that a plan chooses among
@@ -30,7 +30,7 @@ class MemoryPlan:
         lifetimes: first and last operator (both inclusive) at which each tensor is alive.
         peak_bytes: size of the arena.
         bound_bytes: the largest sum of live bytes over time; no plan can be smaller.
-        live_bytes: what is alive at each operator, scratch memory left out.
+        live_bytes: the least that is alive at each operator, scratch memory left out.
         scratch_offsets: byte offset of each operator's scratch memory, where it has any.
     """
 
@@ -63,8 +63,20 @@ def weight_bytes(graph: Graph) -> int:
     return sum(a.nbytes for op in graph.ops for a in (op.weight, op.bias) if a is not None)
 
 
-#: operator number -> positions of the inputs that its output may lie over
-Overwrites = Callable[[int], Sequence[int]]
+@dataclass(frozen=True)
+class Lead:
+    """How far an input must lie above the output that overwrites it, in bytes.
+
+    Anything from ``least`` to ``most`` (None: any distance) lets every input byte be read before an
+    output byte is written there.
+    """
+
+    least: int
+    most: int | None = None
+
+
+#: operator number -> for the positions of inputs that its output may overwrite, how
+Overwrites = Callable[[int], Mapping[int, Lead]]
 
 
 def plan_memory(
@@ -77,104 +89,134 @@ def plan_memory(
     inference"), which TFLite and tflite-micro use too.
 
     Args:
-        in_place: let an operator write over an input of at least its output's size that nothing
-            reads later: all elementwise ones, or those of which a function says so. Only for
-            runtimes whose kernels allow it.
+        in_place: let an operator write over an input that nothing reads later: all elementwise ones
+            over inputs of their size, or as a function says. Only for runtimes whose kernels
+            allow it.
         scratch_bytes: for each operator, memory that it needs while it runs.
     """
     lives = lifetimes(graph)
     sizes = [_aligned(t.nbytes) for t in graph.tensors]
     overwrites = _elementwise(graph) if in_place is True else in_place
-    buffers = _buffers(graph, lives, overwrites) if overwrites else list(range(len(sizes)))
-    spans: dict[int, tuple[int, int]] = {}
-    for number, buffer in enumerate(buffers):
-        start, end = lives[number]
-        known = spans.get(buffer, (start, end))
-        spans[buffer] = (min(known[0], start), max(known[1], end))
-    steps = range(max(len(graph.ops), 1))
-    live = tuple(
-        sum(sizes[b] for b, (start, end) in spans.items() if start <= step <= end) for step in steps
-    )
+    leads = _leads(graph, lives, overwrites) if overwrites else {}
+    spans = list(lives)
+    live = tuple(_live(graph, step, spans, sizes, leads) for step in range(_steps(graph)))
     for step, size in enumerate(scratch_bytes):
-        spans[len(sizes)] = (step, step)
+        spans.append((step, step))
         sizes.append(_aligned(size))
-    by_size = sorted(spans, key=lambda b: (-sizes[b], spans[b][0], b))
-    by_time = sorted(spans, key=lambda b: (spans[b][0], -sizes[b], b))
     bound = max(map(sum, zip_longest(live, map(_aligned, scratch_bytes), fillvalue=0)))
-    placements = [_place(order, spans, sizes) for order in (by_size, by_time)]
+    buffers = range(len(sizes))
+    by_size = sorted(buffers, key=lambda b: (-sizes[b], spans[b][0], b))
+    by_time = sorted(buffers, key=lambda b: (spans[b][0], -sizes[b], b))
+    placements = [_place(order, spans, sizes, leads) for order in (by_size, by_time)]
     rng = random.Random(0)
     most = _MOST_ORDERS if scratch_bytes else len(placements)
     while min(_peak(at, sizes) for at in placements) > bound and len(placements) < most:
-        placements.append(_place(rng.sample(by_size, len(by_size)), spans, sizes))
+        placements.append(_place(rng.sample(by_size, len(by_size)), spans, sizes, leads))
     best = min(placements, key=lambda at: _peak(at, sizes))
-    scratch = range(len(graph.tensors), len(sizes))
+    count = len(graph.tensors)
     return MemoryPlan(
-        tuple(best[b] for b in buffers),
+        tuple(best[b] for b in buffers[:count]),
         lives,
         _peak(best, sizes),
         bound,
         live,
-        tuple(best[b] for b in scratch),
+        tuple(best[b] for b in buffers[count:]),
     )
+
+
+def _steps(graph: Graph) -> int:
+    return max(len(graph.ops), 1)
 
 
 def _peak(offsets: dict[int, int], sizes: Sequence[int]) -> int:
     return max(offset + sizes[b] for b, offset in offsets.items())
 
 
+def _live(
+    graph: Graph,
+    step: int,
+    spans: Sequence[tuple[int, int]],
+    sizes: Sequence[int],
+    leads: Mapping[tuple[int, int], Lead],
+) -> int:
+    """Bytes alive at an operator, its output over an input where that is allowed and saves most."""
+    alive = [b for b, (start, end) in enumerate(spans) if start <= step <= end]
+    total = sum(sizes[b] for b in alive)
+    if step >= len(graph.ops):
+        return total
+    output = graph.ops[step].output
+    saved = [0]
+    for number in graph.ops[step].inputs:
+        lead = leads.get((number, output))
+        if lead is not None:
+            both = max(sizes[output], _aligned(max(lead.least, 0)) + sizes[number])
+            saved.append(sizes[number] + sizes[output] - both)
+    return total - max(saved)
+
+
 def _place(
-    order: Sequence[int], spans: dict[int, tuple[int, int]], sizes: Sequence[int]
+    order: Sequence[int],
+    spans: Sequence[tuple[int, int]],
+    sizes: Sequence[int],
+    leads: Mapping[tuple[int, int], Lead],
 ) -> dict[int, int]:
-    """Put each buffer at the lowest gap that is free during its whole life."""
+    """Put each buffer at the lowest offset that is free during its whole life."""
     offsets: dict[int, int] = {}
     for buffer in order:
         start, end = spans[buffer]
-        busy = sorted(
-            (offsets[other], offsets[other] + sizes[other])
-            for other in offsets
-            if spans[other][0] <= end and start <= spans[other][1]
-        )
+        taken: list[tuple[int, int]] = []
+        for other, at in offsets.items():
+            if spans[other][0] <= end and start <= spans[other][1]:
+                taken += _forbidden(buffer, other, at, sizes, leads)
         offset = 0
-        for low, high in busy:
-            if low - offset >= sizes[buffer]:
+        for low, high in sorted(taken):
+            if offset <= low:
                 break
-            offset = max(offset, high)
+            offset = max(offset, _aligned(high))
         offsets[buffer] = offset
     return offsets
 
 
+def _forbidden(
+    buffer: int,
+    other: int,
+    at: int,
+    sizes: Sequence[int],
+    leads: Mapping[tuple[int, int], Lead],
+) -> list[tuple[int, int]]:
+    """Offsets of ``buffer`` that a buffer at ``at`` forbids: strictly between each pair."""
+    low, high = at - sizes[buffer], at + sizes[other]
+    over, under = leads.get((other, buffer)), leads.get((buffer, other))
+    if over is not None:
+        # this is the output: from ``most`` to ``least`` below the input
+        upper = [] if over.most is None else [(low, at - over.most)]
+        return [pair for pair in (*upper, (max(low, at - over.least), high)) if pair[0] < pair[1]]
+    if under is not None:
+        lower = [] if under.most is None else [(at + under.most, high)]
+        return [pair for pair in ((low, min(high, at + under.least)), *lower) if pair[0] < pair[1]]
+    return [(low, high)]
+
+
 def _elementwise(graph: Graph) -> Overwrites:
-    def overwrites(step: int) -> Sequence[int]:
+    def overwrites(step: int) -> Mapping[int, Lead]:
         op = graph.ops[step]
+        if op.kind not in _ELEMENTWISE:
+            return {}
         same = graph.tensors[op.output].nbytes
-        return [
-            position
-            for position, number in enumerate(op.inputs)
-            if op.kind in _ELEMENTWISE and graph.tensors[number].nbytes == same
-        ]
+        inputs = enumerate(op.inputs)
+        return {p: Lead(0) for p, n in inputs if graph.tensors[n].nbytes == same}
 
     return overwrites
 
 
-def _buffers(graph: Graph, lives: Sequence[tuple[int, int]], overwrites: Overwrites) -> list[int]:
-    """For each tensor the tensor whose buffer it shares, itself where it shares none."""
-    buffers = list(range(len(graph.tensors)))
+def _leads(
+    graph: Graph, lives: Sequence[tuple[int, int]], overwrites: Overwrites
+) -> dict[tuple[int, int], Lead]:
+    """(input, output) of the operators that may write over an input which dies with them."""
+    found = {}
     for step, op in enumerate(graph.ops):
-        victim = _overwritten(graph, op, step, lives, overwrites(step))
-        if victim is not None:
-            buffers[op.output] = buffers[victim]
-    return buffers
-
-
-def _overwritten(
-    graph: Graph,
-    op: Op,
-    step: int,
-    lives: Sequence[tuple[int, int]],
-    positions: Sequence[int],
-) -> int | None:
-    for number in (op.inputs[position] for position in positions):
-        dies = lives[number][1] == step and op.inputs.count(number) == 1
-        if dies and graph.tensors[number].nbytes >= graph.tensors[op.output].nbytes:
-            return number
-    return None
+        for position, lead in overwrites(step).items():
+            number = op.inputs[position]
+            if lives[number][1] == step and op.inputs.count(number) == 1:
+                found[number, op.output] = lead
+    return found

@@ -191,7 +191,7 @@ def _products(shape: DepthwiseShape, row: int) -> list[_Product]:
     return sorted(found, key=lambda p: (p.x[2], p.sum))
 
 
-def _schedule(shape: DepthwiseShape, registers: Sequence[str]) -> list[str]:
+def _schedule(shape: DepthwiseShape, sums: Sequence[str], registers: Sequence[str]) -> list[str]:
     """Loads in groups as large as the registers allow, each followed by what it makes possible."""
     per_row = len(depthwise_words(shape.kernel_width, shape.stride))
 
@@ -215,7 +215,7 @@ def _schedule(shape: DepthwiseShape, registers: Sequence[str]) -> list[str]:
                 lines.append(load(resident[token], token))
         ready = [p for p in waiting if p.x in resident and p.w in resident]
         for p in ready:
-            a = f"r{4 + p.sum}"
+            a = sums[p.sum]
             lines.append(f"{p.mnemonic} {a}, {resident[p.x]}, {resident[p.w]}, {a}")
         waiting = [p for p in waiting if not (p.x in resident and p.w in resident)]
         needed = {t for p in waiting for t in (p.x, p.w)}
@@ -233,14 +233,15 @@ def depthwise_kernel(shape: DepthwiseShape) -> list[str]:
     Arguments: the plane's first word, the channel's data (bias, m', 2**(32-n), then
     ``depthwise_words`` for each kernel row), the first output, the number of rows.
     """
-    sums = [f"r{4 + q}" for q in range(shape.block)]
+    # low registers for what is loaded: shorter instructions
+    sums = [f"r{12 - q}" for q in range(shape.block)]
     spare = [r for r in (*(f"r{i}" for i in range(4, 13)), "lr") if r not in sums]
     along = shape.block * shape.stride * 2
     lines = [SAVED]
     if shape.blocks > 1:
         lines += ["push {r3}", "1:", f"mov r3, #{shape.blocks}"]
     lines += ["2:", f"ldr {sums[0]}, [r1, #0]", *(f"mov {a}, {sums[0]}" for a in sums[1:])]
-    lines += _schedule(shape, spare)
+    lines += _schedule(shape, sums, spare)
     store = "str"
     if shape.output is not None:
         store, (multiplier, power, zero, *_) = "strb", spare

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from edgeofa.backends.firmware.shapes import (
     AddShape,
@@ -13,6 +13,7 @@ from edgeofa.backends.firmware.shapes import (
     SplitShape,
 )
 from edgeofa.graph.ir import Array
+from edgeofa.graph.memory import Lead
 
 #: an inner loop
 Kernel = ConvShape | DepthwiseShape | DenseShape | SplitShape | AddShape
@@ -44,7 +45,7 @@ class Layer:
         struct: type and fields of the description; a field may be an inner loop, a row of them, or
             None for NULL. None where the function takes no description.
         scratch_bytes: beside inputs and output, while the layer runs.
-        overwrites: positions of the inputs that the output may lie over.
+        overwrites: for positions of inputs that the output may lie over, how.
     """
 
     name: str
@@ -53,7 +54,7 @@ class Layer:
     struct: tuple[str, Mapping[str, Field]] | None
     constants: tuple[Constant, ...] = ()
     scratch_bytes: int = 0
-    overwrites: tuple[int, ...] = ()
+    overwrites: Mapping[int, Lead] = field(default_factory=dict)
 
     @property
     def kernels(self) -> tuple[Kernel, ...]:

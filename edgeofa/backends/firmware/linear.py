@@ -1,15 +1,14 @@
 """Convolutions, depthwise convolutions and dense layers, lowered to the runtime's kernels.
 
-Each takes a limit for its scratch memory, which holds a band of widened rows, and keeps to it where
-a band of one row does.
+Each takes a limit for its scratch memory, which holds a band of widened rows: the tighter it is,
+the shorter the band, and the more often weights are widened and loops entered. A strict limit is
+kept wherever a band of one row keeps it, another one as long as it does not make the layer slow.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import prod
-
-import numpy as np
+from math import ceil, prod
 
 from edgeofa.backends.firmware.assembly_mve import VECTOR_WORDS
 from edgeofa.backends.firmware.layer import Constant, Field, Kernel, Layer
@@ -33,10 +32,17 @@ from edgeofa.backends.firmware.shapes import (
 )
 from edgeofa.graph.int8_kernels import activation_range
 from edgeofa.graph.ir import Graph, Op
+from edgeofa.graph.memory import Lead
 from edgeofa.graph.reference import quantization
 
-#: what widening weights may cost more than no band at all, of the layer's work
-_OVERHEAD = 0.015
+#: what widening weights may cost, of the layer's work: where memory is plenty, and where it is not
+_OVERHEAD, _TOLERABLE_OVERHEAD = 0.015, 0.05
+#: scratch memory that a layer may take in any case to keep that
+_ALWAYS_BYTES = 6144
+#: pairs of channels whose weights are widened together, and what they may take: each time, the code
+#: that widens and the loops are fetched from flash again
+_MOST_PAIRS, _PAIRS_BYTES = 8, 4096
+_FEW_PAIRS, _FEW_PAIRS_BYTES = 4, 1024
 #: cycles to fetch and widen a weight, and of a product in an inner loop
 _WEIGHT_CYCLES, _PRODUCT_CYCLES = 2.2, 1.1
 _LANES = 4
@@ -62,15 +68,16 @@ def _largest_band(limit: int, most: int, scratch: Callable[[int], int]) -> int:
     return fits
 
 
-def _never_ahead(band: int, outputs: int, written: int, read: Callable[[int], int]) -> bool:
-    """Whether no pass writes over input that a later one still has to widen.
+def _least_lead(band: int, outputs: int, written: int, read: Callable[[int], int]) -> int:
+    """How far the input must lie above the output so that no pass writes over input that a later
+    one still has to widen.
 
     Args:
         band: rows of outputs in a pass, of ``outputs``; ``written``: bytes of a row.
         read: bytes of the input that are widened once the first n rows of outputs can be computed.
     """
     ends = [*range(band, outputs, band), outputs]
-    return all(end * written <= read(end) for end in ends)
+    return max(int(end * written - read(end)) for end in ends)
 
 
 def lower_dense(graph: Graph, op: Op) -> Layer:
@@ -78,7 +85,7 @@ def lower_dense(graph: Graph, op: Op) -> Layer:
     qx, qy = quantization(graph, op.inputs[0]), quantization(graph, op.output)
     weight, bias = op.linear
     weight = weight.reshape(len(bias), -1)
-    outputs, inputs = weight.shape
+    outputs, inputs = (int(n) for n in weight.shape)
     words, chunk = chunked(-(-inputs // 2))
     requant = requantization(op, qx, qy)
     output, fields = _output(graph, op, requant.raw)
@@ -101,7 +108,7 @@ def lower_dense(graph: Graph, op: Op) -> Layer:
             Constant("quant", "int32_t", padded_rows(requant.constants, _LANES)),
         ),
         scratch_bytes=4 * (words + sums),
-        overwrites=(0,),
+        overwrites={0: Lead(0)},
     )
 
 
@@ -110,7 +117,7 @@ def _rest(run: int) -> float:
     return run % _LANES / run
 
 
-def lower_conv(graph: Graph, op: Op, limit: int) -> Layer:
+def lower_conv(graph: Graph, op: Op, limit: int, *, strict: bool) -> Layer:
     """A convolution."""
     weight, _ = op.linear
     cout, kernel_rows, kernel_width, cin = (int(n) for n in weight.shape)
@@ -141,13 +148,22 @@ def lower_conv(graph: Graph, op: Op, limit: int) -> Layer:
             pitch, (out_width - 1) * step + reach
         )
 
-    def scratch(band: int) -> int:
+    def scratch(band: int, pairs: int = 1) -> int:
         raw_sums = 2 * (band if pointwise else max(out_height, out_width)) if requant.raw else 0
-        return 4 * (x_words(band) + 2 * kernel_rows * reach + raw_sums)
+        return 4 * (x_words(band) + 2 * pairs * kernel_rows * reach + raw_sums)
 
     per_row = 1 if pointwise else out_width
-    enough = _WEIGHT_CYCLES / (_OVERHEAD * _PRODUCT_CYCLES * per_row)
-    band = _largest_band(limit, min(out_height, int(np.ceil(enough))), scratch)
+    wanted, tolerable = (
+        min(out_height, ceil(_WEIGHT_CYCLES / (share * _PRODUCT_CYCLES * per_row)))
+        for share in (_OVERHEAD, _TOLERABLE_OVERHEAD)
+    )
+    # some pairs of channels come before a longer band, where they take little
+    few = min(_FEW_PAIRS, -(-cout // 2))
+    if strict or scratch(0, few) - scratch(0, 0) > _FEW_PAIRS_BYTES:
+        few = 1
+    if not strict:
+        limit = max(limit, min(scratch(tolerable, few), _ALWAYS_BYTES))
+    band = _largest_band(limit, wanted, lambda n: scratch(n, few))
     group = grouped(kernel_rows, words, chunk)
     upright = (
         not pointwise and scratch(out_height) <= limit and _rest(out_height) < _rest(out_width)
@@ -160,6 +176,11 @@ def lower_conv(graph: Graph, op: Op, limit: int) -> Layer:
         # only the last pass has a rest
         pixels = min(pixels, band)
         band -= band % pixels
+    pairs = max(
+        n
+        for n in range(1, min(_MOST_PAIRS, -(-cout // 2)) + 1)
+        if n == 1 or (scratch(band, n) <= limit and scratch(0, n) - scratch(0, 0) <= _PAIRS_BYTES)
+    )
     output, fields = _output(graph, op, requant.raw)
 
     def kernel(count: int, channels: int) -> Kernel | None:
@@ -201,6 +222,7 @@ def lower_conv(graph: Graph, op: Op, limit: int) -> Layer:
         "pixels": pixels,
         "band": band,
         "upright": int(upright),
+        "pairs": pairs,
         "x_words": x_words(band),
         "zero_point": qx.zero_point,
         **fields,
@@ -219,7 +241,6 @@ def lower_conv(graph: Graph, op: Op, limit: int) -> Layer:
         )
 
     written = cout if pointwise else out_width * cout
-    in_place = _never_ahead(band, out_height, written, read)
     return Layer(
         op.name,
         "edgeofa_pointwise" if pointwise else "edgeofa_convolution",
@@ -229,12 +250,12 @@ def lower_conv(graph: Graph, op: Op, limit: int) -> Layer:
             Constant("weights", "uint32_t", conv_words(weight, stored, words)),
             Constant("quant", "int32_t", padded_rows(requant.constants, 2)),
         ),
-        scratch_bytes=scratch(band),
-        overwrites=(0,) if in_place else (),
+        scratch_bytes=scratch(band, pairs),
+        overwrites={0: Lead(_least_lead(band, out_height, written, read))},
     )
 
 
-def lower_depthwise(graph: Graph, op: Op, limit: int) -> Layer:
+def lower_depthwise(graph: Graph, op: Op, limit: int, *, strict: bool) -> Layer:
     """A depthwise convolution."""
     weight, _ = op.linear
     _, kernel_height, kernel_width, channels = (int(n) for n in weight.shape)
@@ -253,6 +274,8 @@ def lower_depthwise(graph: Graph, op: Op, limit: int) -> Layer:
     def scratch(band: int) -> int:
         return 4 * (_LANES * plane(band) + (band * out_width if requant.raw else 0))
 
+    if not strict:
+        limit = max(limit, _ALWAYS_BYTES)
     band = _largest_band(limit, out_height, scratch)
     out_step = 4 if requant.raw else channels
     blocks = depthwise_blocks(out_width, out_step)
@@ -303,6 +326,7 @@ def lower_depthwise(graph: Graph, op: Op, limit: int) -> Layer:
             return height * width
         return min(max((end - 1) * down + kernel_height - top, 0), height) * width
 
+    lead = _least_lead(band, out_height, out_width, read)
     return Layer(
         op.name,
         "edgeofa_depthwise_convolution",
@@ -310,5 +334,6 @@ def lower_depthwise(graph: Graph, op: Op, limit: int) -> Layer:
         ("edgeofa_depthwise", struct),
         (Constant("weights", "int32_t", data),),
         scratch_bytes=scratch(band),
-        overwrites=(0,) if _never_ahead(band, out_height, out_width, read) else (),
+        # channels must stay among themselves: over the input exactly, or not at all
+        overwrites={0: Lead(0, 0)} if lead <= 0 else {},
     )

@@ -44,13 +44,13 @@ class Network:
         return sum(c.nbytes for layer in self.layers for c in layer.constants)
 
 
-def _lower(graph: Graph, op: Op, limit: int) -> Layer:
+def _lower(graph: Graph, op: Op, limit: int, strict: bool) -> Layer:
     if op.kind == "conv2d":
-        return lower_conv(graph, op, limit)
+        return lower_conv(graph, op, limit, strict=strict)
     if op.kind == "depthwise_conv2d":
         if simple.uniform(op):
             return simple.lower_uniform(graph, op)
-        return lower_depthwise(graph, op, limit)
+        return lower_depthwise(graph, op, limit, strict=strict)
     return _SIMPLE[op.kind](graph, op)
 
 
@@ -66,8 +66,8 @@ def lower(graph: Graph, sram_bytes: int | None = None) -> Network:
     """Lower an int8 graph and plan its arena.
 
     Layers take as much scratch memory as makes them fast while the arena stays within
-    ``sram_bytes``; without that, within what activations alone would take if nothing were computed
-    in place. Where the smallest scratch is too much, the arena is larger than asked.
+    ``sram_bytes``, where any plan can. Without ``sram_bytes`` they keep to what activations alone
+    would take if nothing were computed in place, or a little more where that would slow them down.
 
     Raises:
         UnsupportedOperator: a float32 graph, or what no kernel computes.
@@ -75,8 +75,11 @@ def lower(graph: Graph, sram_bytes: int | None = None) -> Network:
     if graph.precision != "int8":
         raise UnsupportedOperator("the firmware back end compiles int8 graphs", where=graph.name)
     graph = fold_pads(graph)
-    budget = plan_memory(graph).bound_bytes if sram_bytes is None else sram_bytes
-    layers = [_lower(graph, op, sys.maxsize) for op in graph.ops]
+    strict = sram_bytes is not None
+    least = _plan(graph, [_lower(graph, op, 0, strict) for op in graph.ops])
+    wanted = plan_memory(graph).bound_bytes if sram_bytes is None else sram_bytes
+    budget = max(wanted, least.bound_bytes)
+    layers = [_lower(graph, op, sys.maxsize, strict) for op in graph.ops]
     best = plan = _plan(graph, layers)
     chosen, room = list(layers), float(budget)
     for _ in range(_ATTEMPTS):
@@ -85,7 +88,7 @@ def lower(graph: Graph, sram_bytes: int | None = None) -> Network:
         for step, op in enumerate(graph.ops):
             limit = max(int(room) - plan.live_bytes[step], 0)
             if layers[step].scratch_bytes > limit:
-                layers[step] = _lower(graph, op, limit)
+                layers[step] = _lower(graph, op, limit, strict)
         plan = _plan(graph, layers)
         if plan.peak_bytes < best.peak_bytes:
             best, chosen = plan, list(layers)

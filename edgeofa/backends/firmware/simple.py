@@ -21,6 +21,7 @@ from edgeofa.graph.int8_kernels import (
 )
 from edgeofa.graph.int8_softmax import exp_table
 from edgeofa.graph.ir import Array, Graph, Op
+from edgeofa.graph.memory import Lead
 from edgeofa.graph.reference import quantization
 
 _SOURCE, _SINK = "{a}", "{out}"
@@ -36,7 +37,7 @@ def _lookup(graph: Graph, op: Op, table: Array) -> Layer:
         ("{table}", _SOURCE, _SINK, str(count)),
         None,
         (Constant("table", "int8_t", table),),
-        overwrites=(0,),
+        overwrites={0: Lead(0)},
     )
 
 
@@ -85,7 +86,8 @@ def _binary(
             f"{op.kind} of {large} and {small}: only equal shapes, or one value per channel",
             where=op.name,
         )
-    overwrites = order if equal and op.inputs[0] != op.inputs[1] else order[:1] if not equal else ()
+    # the small input is read again for every value of the other
+    overwritten = order if equal else order[:1]
     repeats, count = (1, prod(large)) if equal else (prod(large) // prod(small), prod(small))
     names = tuple(("{a}", "{b}")[i] for i in order)
     struct = {f"{k}[{n}]": v for n, i in enumerate(order) for k, v in fields[i].items()}
@@ -94,7 +96,7 @@ def _binary(
         function,
         (*names, _SINK, str(repeats), str(count), str(int(not equal))),
         (ctype, struct | dict(fields[2])),
-        overwrites=overwrites,
+        overwrites={i: Lead(0) for i in overwritten},
     )
 
 
@@ -200,5 +202,5 @@ def lower_softmax(graph: Graph, op: Op) -> Layer:
         ("{exps}", str(radius), _SOURCE, _SINK, *counts),
         None,
         (Constant("exps", "int32_t", exps.astype(np.int32)),),
-        overwrites=(0,),
+        overwrites={0: Lead(0)},
     )

@@ -136,36 +136,84 @@ static void widen_weights(uint32_t *to, const uint32_t *from, int32_t rows, int3
 }
 #endif
 
-/* `count` outputs of one or two channels, `out_step` bytes apart, along widened input. */
-static void run(const edgeofa_conv *l, const uint32_t *x, const uint32_t *w, const int32_t *quant,
-                int8_t *out, int32_t out_step, int32_t *sums, int32_t count, int32_t lone)
+/* Outputs that lie in runs: widened inputs `x`, `x_next` words from run to run; outputs `out_step`
+ * bytes apart, `out_next` from run to run. */
+typedef struct span {
+    const uint32_t *x;
+    int32_t x_next;
+    int8_t *out;
+    int32_t out_next, out_step;
+    int32_t runs, count;
+} span;
+
+/* One pair of channels by way of raw sums. */
+static void run_raw(const edgeofa_conv *l, const span *s, const uint32_t *w, const int32_t *quant,
+                    int32_t *sums, int32_t offset, int32_t lone)
 {
-    const int32_t blocks = count / l->pixels, done = blocks * l->pixels, channels = 2 - lone;
-    if (!l->raw) {
+    const int32_t blocks = s->count / l->pixels, done = blocks * l->pixels, channels = 2 - lone;
+    for (int32_t r = 0; r < s->runs; r++) {
+        const uint32_t *x = s->x + r * s->x_next;
+        int8_t *out = s->out + r * s->out_next + offset;
         if (blocks)
-            l->whole[lone](x, w, quant, out, blocks);
-        if (done < count)
-            l->rest[lone](x + done * l->run_step, w, quant, out + done * out_step, 1);
+            l->whole[lone](x, w, quant, sums, blocks);
+        if (done < s->count)
+            l->rest[lone](x + done * l->run_step, w, quant, sums + done * channels, 1);
+        for (int32_t i = 0; i < s->count; i++, out += s->out_step)
+            for (int32_t c = 0; c < channels; c++) {
+                const int32_t *k = quant + EDGEOFA_QUANT * c;
+                int32_t value = edgeofa_rescale(sums[i * channels + c], k[1], k[2]);
+                out[c] = edgeofa_clamp(value + l->out_zero_point, l->low, l->high);
+            }
+    }
+}
+
+/* Pairs of channels from `c` on, whose weights are widened: first whole blocks of all of them, then
+ * the rest of all, so that each loop is fetched from flash once. */
+static void run_pairs(const edgeofa_conv *l, const span *s, const uint32_t *w,
+                      const int32_t *quant, int32_t *sums, int32_t c, int32_t pairs)
+{
+    const int32_t taps = 2 * l->kernel_rows * row_words(l->words);
+    const int32_t blocks = s->count / l->pixels, done = blocks * l->pixels;
+    quant += EDGEOFA_QUANT * c;
+    if (l->raw) {
+        for (int32_t p = 0; p < pairs; p++)
+            run_raw(l, s, w + p * taps, quant + 2 * EDGEOFA_QUANT * p, sums, c + 2 * p,
+                    c + 2 * p + 1 == l->out_channels);
         return;
     }
-    if (blocks)
-        l->whole[lone](x, w, quant, sums, blocks);
-    if (done < count)
-        l->rest[lone](x + done * l->run_step, w, quant, sums + done * channels, 1);
-    for (; count > 0; count--, out += out_step)
-        for (int32_t c = 0; c < channels; c++) {
-            const int32_t *k = quant + EDGEOFA_QUANT * c;
-            int32_t value = edgeofa_rescale(*sums++, k[1], k[2]) + l->out_zero_point;
-            out[c] = edgeofa_clamp(value, l->low, l->high);
-        }
+    for (int32_t p = 0; blocks && p < pairs; p++) {
+        const edgeofa_conv_kernel kernel = l->whole[c + 2 * p + 1 == l->out_channels];
+        for (int32_t r = 0; r < s->runs; r++)
+            kernel(s->x + r * s->x_next, w + p * taps, quant + 2 * EDGEOFA_QUANT * p,
+                   s->out + r * s->out_next + c + 2 * p, blocks);
+    }
+    for (int32_t p = 0; done < s->count && p < pairs; p++) {
+        const edgeofa_conv_kernel kernel = l->rest[c + 2 * p + 1 == l->out_channels];
+        for (int32_t r = 0; r < s->runs; r++)
+            kernel(s->x + r * s->x_next + done * l->run_step, w + p * taps,
+                   quant + 2 * EDGEOFA_QUANT * p,
+                   s->out + r * s->out_next + done * s->out_step + c + 2 * p, 1);
+    }
+}
+
+/* All channels of some runs. `w` is followed by `sums`. */
+static void run_channels(const edgeofa_conv *l, const span *s, uint32_t *w, const uint32_t *weights,
+                         const int32_t *quant)
+{
+    const int32_t taps = l->kernel_rows * l->words;
+    int32_t *const sums =
+        (int32_t *)(w + 2 * l->pairs * l->kernel_rows * row_words(l->words));
+    for (int32_t c = 0; c < l->out_channels; c += 2 * l->pairs) {
+        const int32_t pairs = smaller(l->pairs, (l->out_channels - c + 1) / 2);
+        widen_weights(w, weights + c / 2 * taps, pairs * l->kernel_rows, l->words);
+        run_pairs(l, s, w, quant, sums, c, pairs);
+    }
 }
 
 void edgeofa_convolution(const edgeofa_conv *l, const int8_t *in, int8_t *out, uint32_t *scratch,
                          const uint32_t *weights, const int32_t *quant)
 {
-    uint32_t *const w = scratch + l->x_words;
-    const int32_t taps = l->kernel_rows * l->words, row_bytes = l->out_width * l->out_channels;
-    int32_t *const sums = (int32_t *)(w + 2 * l->kernel_rows * row_words(l->words));
+    const int32_t row_bytes = l->out_width * l->out_channels;
     const int32_t kept = l->kernel_rows > l->stride ? l->kernel_rows - l->stride : 0;
     for (int32_t y = 0; y < l->out_height; y += l->band) {
         const int32_t rows = smaller(l->band, l->out_height - y);
@@ -183,26 +231,17 @@ void edgeofa_convolution(const edgeofa_conv *l, const int8_t *in, int8_t *out, u
             widen_row(l, scratch + r * l->pitch,
                       inside ? in + row * l->width * l->channels : NULL);
         }
-        for (int32_t c = 0; c < l->out_channels; c += 2) {
-            widen_weights(w, weights + c / 2 * taps, l->kernel_rows, l->words);
-            int8_t *to = out + y * row_bytes + c;
-            const int32_t *k = quant + EDGEOFA_QUANT * c, lone = c + 1 == l->out_channels;
-            if (l->upright)
-                for (r = 0; r < l->out_width; r++, to += l->out_channels)
-                    run(l, scratch + r * l->step, w, k, to, row_bytes, sums, rows, lone);
-            else
-                for (r = 0; r < rows; r++, to += row_bytes)
-                    run(l, scratch + r * l->stride * l->pitch, w, k, to, l->out_channels, sums,
-                        l->out_width, lone);
-        }
+        int8_t *const to = out + y * row_bytes;
+        const span along = {scratch,   l->stride * l->pitch, to,   row_bytes,
+                            l->out_channels, rows, l->out_width};
+        const span down = {scratch,   l->step, to, l->out_channels, row_bytes, l->out_width, rows};
+        run_channels(l, l->upright ? &down : &along, scratch + l->x_words, weights, quant);
     }
 }
 
 void edgeofa_pointwise(const edgeofa_conv *l, const int8_t *in, int8_t *out, uint32_t *scratch,
                        const uint32_t *weights, const int32_t *quant)
 {
-    uint32_t *const w = scratch + l->x_words;
-    int32_t *const sums = (int32_t *)(w + 2 * row_words(l->words));
     const int32_t pixels = l->height * l->width;
     for (int32_t p = 0; p < pixels; p += l->band) {
         const int32_t count = smaller(l->band, pixels - p);
@@ -211,11 +250,8 @@ void edgeofa_pointwise(const edgeofa_conv *l, const int8_t *in, int8_t *out, uin
             widen_quads(scratch, from, count * l->channels / 4, l->zero_point);
         else
             widen_pixels(scratch, from, 0, count, l->channels, l->stored, l->zero_point);
-        for (int32_t c = 0; c < l->out_channels; c += 2) {
-            widen_weights(w, weights + c / 2 * l->words, 1, l->words);
-            run(l, scratch, w, quant + EDGEOFA_QUANT * c, out + p * l->out_channels + c,
-                l->out_channels, sums, count, c + 1 == l->out_channels);
-        }
+        const span s = {scratch, 0, out + p * l->out_channels, 0, l->out_channels, 1, count};
+        run_channels(l, &s, scratch + l->x_words, weights, quant);
     }
 }
 

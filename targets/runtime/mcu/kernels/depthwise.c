@@ -68,22 +68,28 @@ static void split_row(const edgeofa_depthwise *l, uint32_t *to, const int8_t *fr
     }
 }
 
-static void run(const edgeofa_depthwise *l, const uint32_t *x, const int32_t *data, int8_t *out,
-                int32_t *sums, int32_t rows)
+/* Some channels, of which `out` is the first one's first output. */
+static void run(const edgeofa_depthwise *l, const uint32_t *planes, const int32_t *data,
+                int8_t *out, int32_t *sums, int32_t rows, int32_t channels)
 {
-    const int32_t c = l->channels;
     if (!l->raw) {
-        l->kernel[0](x, data, out, rows);
-        if (l->kernel[1])
-            l->kernel[1](x + l->rest, data, out + l->columns * c, rows);
+        for (int32_t i = 0; i < channels; i++)
+            l->kernel[0](planes + i * l->plane, data + i * l->channel, out + i, rows);
+        for (int32_t i = 0; l->kernel[1] && i < channels; i++)
+            l->kernel[1](planes + i * l->plane + l->rest, data + i * l->channel,
+                         out + l->columns * l->channels + i, rows);
         return;
     }
-    l->kernel[0](x, data, sums, rows);
-    if (l->kernel[1])
-        l->kernel[1](x + l->rest, data, sums + l->columns, rows);
-    for (int32_t i = 0; i < rows * l->out_width; i++) {
-        int32_t value = edgeofa_rescale(sums[i], data[1], data[2]) + l->out_zero_point;
-        out[i * c] = edgeofa_clamp(value, l->low, l->high);
+    for (int32_t i = 0; i < channels; i++) {
+        const uint32_t *x = planes + i * l->plane;
+        const int32_t *k = data + i * l->channel;
+        l->kernel[0](x, k, sums, rows);
+        if (l->kernel[1])
+            l->kernel[1](x + l->rest, k, sums + l->columns, rows);
+        for (int32_t o = 0; o < rows * l->out_width; o++) {
+            int32_t value = edgeofa_rescale(sums[o], k[1], k[2]) + l->out_zero_point;
+            out[o * l->channels + i] = edgeofa_clamp(value, l->low, l->high);
+        }
     }
 }
 
@@ -120,9 +126,8 @@ void edgeofa_depthwise_convolution(const edgeofa_depthwise *l, const int8_t *in,
                 }
                 r += done;
             }
-            for (int32_t i = 0; i < channels; i++)
-                run(l, scratch + i * l->plane, data + (c + i) * l->channel,
-                    out + y * l->out_width * l->channels + c + i, sums, rows);
+            run(l, scratch, data + c * l->channel, out + y * l->out_width * l->channels + c, sums,
+                rows, channels);
         }
     }
 }

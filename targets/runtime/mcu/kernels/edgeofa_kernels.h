@@ -46,6 +46,7 @@ typedef struct edgeofa_conv {
     int32_t pixels;      /* outputs in a block of the first kernel */
     int32_t band;        /* rows of outputs in a pass; a pointwise layer: outputs */
     int32_t upright;     /* runs of outputs go down columns, and one pass makes all rows */
+    int32_t pairs;       /* of output channels whose weights are widened together */
     int32_t x_words;     /* scratch for the band, before the weights; sums follow when raw */
     int32_t zero_point;  /* of the input */
     int32_t raw;
