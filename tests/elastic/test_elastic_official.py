@@ -14,7 +14,9 @@ import pytest
 import torch
 from material import material
 
+from edgeofa.accuracy.features import subnet_macs
 from edgeofa.elastic.checkpoint import load_resnet, load_supernet, save_imported
+from edgeofa.elastic.extract import extract
 from edgeofa.elastic.official import (
     OFFICIAL,
     build,
@@ -26,7 +28,9 @@ from edgeofa.elastic.official import (
 from edgeofa.elastic.resnet import ResNetSupernet, extract_resnet, resnet_subnet
 from edgeofa.elastic.supernet import Supernet
 from edgeofa.errors import FileFormatError, MissingMaterial, UsageError
+from edgeofa.graph.blocks import subnet_graph
 from edgeofa.graph.importers.torch_export import import_module
+from edgeofa.graph.ops import macs
 from edgeofa.graph.reference import run
 from edgeofa.spaces import load_space
 
@@ -101,6 +105,16 @@ def test_a_resnet_subnet_is_the_graph_at_odd_sizes_too() -> None:
         expected = network(x).numpy()
     found = run(graph, x.permute(0, 2, 3, 1).numpy())
     assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("name", ["ofa_mbv3_w12", "ofa_proxyless"])
+def test_declared_blocks_are_the_work_of_the_cut_network(name: str) -> None:
+    space = load_space(name)
+    subnet = space.smallest()
+    network = extract(Supernet(space), subnet)
+    size = subnet.resolution
+    graph = import_module(network, torch.zeros(1, 3, size, size), str(subnet))
+    assert macs(graph) == macs(subnet_graph(space, subnet)) == subnet_macs(space, subnet)
 
 
 def test_resnet_choices() -> None:
