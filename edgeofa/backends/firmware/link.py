@@ -264,7 +264,7 @@ class _Build:
         """Compile and link in ``work``; the record goes to ``folder`` last of all."""
         for name, content in self.runtime.items():
             path = work / name
-            path.parent.mkdir(exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
         (work / "image.c").write_text(self._image())
         sources = [name for name in self.runtime if name.endswith(".c")]
