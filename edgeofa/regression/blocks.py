@@ -14,7 +14,8 @@ from pathlib import Path
 from edgeofa.devices.base import Device, Latency
 from edgeofa.graph.ir import Graph
 from edgeofa.profiling.protocol import RULES, Rules, measure
-from edgeofa.regression.cuts import Cuts
+from edgeofa.regression.cuts import CUTTABLE, Cuts, open_cuts
+from edgeofa.regression.deployed import Deployed
 
 #: a blamed block has to move clearly, its share to the second digit is of no use
 BLOCK_RULES = dataclasses.replace(RULES, budget_s=20.0, max_rounds=9)
@@ -64,6 +65,25 @@ def segments(graph: Graph, cuts: Cuts, keys: Sequence[str] = ()) -> tuple[Segmen
 def segment_of(found: Sequence[Segment], place: int) -> str:
     """The name of the block that the operator at ``place`` is in."""
     return next(s.name for s in found if s.first <= place <= s.last)
+
+
+def measure_blocks(
+    device: Device,
+    deployed: Deployed,
+    graph: Graph,
+    folder: Path,
+    *,
+    rules: Rules = BLOCK_RULES,
+) -> dict[str, Latency]:
+    """The latency of each block of a deployment; empty where its artifact cannot be cut."""
+    record = deployed.record
+    if record.backend not in CUTTABLE:
+        return {}
+    cuts = open_cuts(deployed.artifact, record.backend, graph)
+    found = segments(graph, cuts, [b.block for b in record.blocks])
+    return measure_segments(
+        device, cuts, found, folder, record.backend, record.threads, rules=rules
+    )
 
 
 def measure_segments(

@@ -21,6 +21,9 @@ from edgeofa.backends.layout import nchw
 from edgeofa.errors import FileFormatError, UsageError
 from edgeofa.graph.ir import Graph, Tensor
 
+#: back ends whose artifacts can be cut
+CUTTABLE = ("litert", "onnxruntime")
+
 
 class Cuts(ABC):
     """The parts of one artifact."""

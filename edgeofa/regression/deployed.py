@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from edgeofa.graph.ir import Quantization
 from edgeofa.regression.material import Material, check_digest, load_material
 
 RECORD_FILE = "deployment.json"
-_SUFFIXES = (".tflite", ".onnx")
+_ARTIFACT = re.compile(r"model\.[a-z0-9]{1,16}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +50,7 @@ def open_deployment(folder: Path) -> Deployed:
     record = load_deployment(path)
     # only the name: where the artifact was written first is of no interest, and not to be trusted
     name = Path(record.artifact.path.replace("\\", "/")).name
-    if Path(name).suffix not in _SUFFIXES:
+    if not _ARTIFACT.fullmatch(name):
         raise FileFormatError(f"the artifact is called {name[:80]!r}", where=path)
     artifact = folder / name
     check_digest(

@@ -48,6 +48,7 @@ def check_endurance(
     """
     real = device.evidence == "measured"
     planned = runs
+    trial: Measurement | str | None = None
     if real:
         planned = min(runs, max(_TRIAL, int(1e3 * _DEVICE_S / latency_ms)))
     else:
@@ -56,9 +57,12 @@ def check_endurance(
         seconds = time.monotonic() - begin
         if isinstance(trial, str):
             return Enduring(_failed(trial), None)
-        if runs > _TRIAL:
-            planned = min(runs, max(_TRIAL, int(_TRIAL * emulator_s / seconds)))
-    found = _run(device, path, backend, planned, threads)
+        if trial.endurance is None:
+            return Enduring(_unwatched(device), None)
+        planned = min(runs, max(_TRIAL, int(_TRIAL * emulator_s / seconds)))
+    # where there is no time for more, the trial is all
+    enough = trial is not None and planned <= _TRIAL
+    found = trial if enough and trial else _run(device, path, backend, planned, threads)
     drift = 0.0
     if not isinstance(found, str) and real:
         drift = _drift(found)
@@ -69,15 +73,21 @@ def check_endurance(
                 found = again
     if isinstance(found, str):
         return Enduring(_failed(found), None)
+    if found.endurance is None:
+        return Enduring(_unwatched(device), None)
     return _judge(found, runs, drift, real)
 
 
 def _run(device: Device, path: Path, backend: str, runs: int, threads: int) -> Measurement | str:
     job = Job(path, backend, runs=runs, watch=True)
     (outcome,) = device.run([job], threads=threads)
-    if isinstance(outcome, Failure):
-        return outcome.reason
-    return outcome if outcome.endurance is not None else "the device did not watch the runs"
+    return outcome.reason if isinstance(outcome, Failure) else outcome
+
+
+def _unwatched(device: Device) -> Check:
+    return Check(
+        name="endurance", status="skipped", summary=f"{device.name} does not watch runs in a row"
+    )
 
 
 def _failed(reason: str) -> Check:
@@ -98,7 +108,7 @@ def _drift(found: Measurement) -> float:
 
 def _judge(found: Measurement, wanted: int, drift: float, real: bool) -> Enduring:
     seen = found.endurance
-    assert seen is not None  # noqa: S101  (checked by _run)
+    assert seen is not None  # noqa: S101  (checked by the caller)
     problems = []
     if seen.changed:
         problems.append(f"{seen.changed} outputs differ from the first one")

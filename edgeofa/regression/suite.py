@@ -20,10 +20,9 @@ from edgeofa.regression.baseline import (
     find_baseline,
     runtime_of,
 )
-from edgeofa.regression.blocks import measure_segments, segments
+from edgeofa.regression.blocks import measure_blocks
 from edgeofa.regression.cause import changes, likely_cause
 from edgeofa.regression.constants import check_constants
-from edgeofa.regression.cuts import open_cuts
 from edgeofa.regression.deployed import Deployed
 from edgeofa.regression.endurance import check_endurance, limit_bytes
 from edgeofa.regression.history import stored_points
@@ -202,7 +201,7 @@ def _outputs(session: _Session) -> None:
         baseline is not None
         and baseline.artifact == session.deployed.record.artifact.sha256
         and baseline.outputs == digest_outputs(outputs)
-        and session.checks[-1].status == "passed"
+        and session.checks[-1].status != "failed"
     )
     session.checks.append(
         check_outputs(
@@ -301,16 +300,7 @@ def moved_blocks(session: _Session) -> tuple[Moved, ...]:
     if baseline is None or material is None or not baseline.blocks:
         return ()
     old = {b.block: b for b in baseline.blocks}
-    cuts = open_cuts(session.deployed.artifact, session.backend, material.graph)
-    keys = [b.block for b in session.deployed.record.blocks]
-    now = measure_segments(
-        session.device,
-        cuts,
-        segments(material.graph, cuts, keys),
-        session.folder,
-        session.backend,
-        session.threads,
-    )
+    now = measure_blocks(session.device, session.deployed, material.graph, session.folder)
     found = [
         Moved(block=name, old_ms=old[name].ms, new_ms=latency.ms)
         for name, latency in now.items()
