@@ -116,3 +116,25 @@ def test_profile_cost_knows_what_ran_and_looks_past_the_date(tmp_path: Path) -> 
     finally:
         QemuUserDevice.run = old  # type: ignore[method-assign]
     assert log.read_text().split() == ["block-1", "block-1"]
+
+
+def test_regression_gate_fails_for_alarms_misses_and_wrong_names(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    b = load("regression_gate")
+    aa = b.AARuns(50, (), 0, 0.0, (0.0, 1.0), 1.0)
+    slow = b.SlowDown("block", 0.16, True, 0.16, "block", 1)
+    fault = b.FaultCase("wrong scale", "layer", True, "layer", "", "")
+    good = b.Gate("rpi4", "d", 1.0, 0.02, aa, (slow,), (fault,), 10.0)
+    assert good.failures == []
+    for change, says in (
+        ({"aa": dataclasses.replace(aa, alarms=("latency: x",))}, "A/A alarm"),
+        ({"slow_downs": (dataclasses.replace(slow, caught=False),)}, "was not caught"),
+        ({"slow_downs": (dataclasses.replace(slow, named="other"),)}, "other was blamed"),
+        ({"faults": (dataclasses.replace(fault, caught=False),)}, "was not caught"),
+        ({"faults": (dataclasses.replace(fault, by_outputs=""),)}, "named"),
+        ({"whole_test_s": 61.0}, "takes 61 s"),
+    ):
+        (failure,) = dataclasses.replace(good, **change).failures
+        assert says in failure
