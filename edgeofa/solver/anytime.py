@@ -30,7 +30,7 @@ from edgeofa.solver.problem import Bools, Ints, Limits, Problem
 from edgeofa.solver.relaxed import scarcest
 from edgeofa.solver.searchers.base import Search, Searcher, SearchResult
 
-DEFAULT_CALLS = 8000
+DEFAULT_CALLS = 6000
 #: of the calls, those that a black box may be asked for a linear fit
 _FIT_SHARE = 0.1
 _FIT_CALLS = 512
@@ -46,10 +46,10 @@ _CLOSE = 0.001
 _STARTS = 16
 _KEPT = 3
 _POOL = 6
-_CROSSED = 0.5
+_CROSSED = 0.25
 _CROSS_TRIES = 30
 #: changes of a shaken row, from the first number to below the second
-_SHAKEN = (3, 9)
+_SHAKEN = (4, 13)
 _SHAKE_TRIES = 200
 _LEAST_GAIN = 1e-7
 
@@ -224,7 +224,7 @@ class _Exchange:
         if not len(gains):
             return row, value
         costs = choices.sums(singles) - choices.sums(row[None])
-        useful = (gains > 0) | (costs[:, self._bound] < 0).any(axis=1)
+        useful = self._useful(spans, gains, costs[:, self._bound])
         singles, spans = singles[useful], spans[useful]
         gains, costs = gains[useful], costs[useful]
         if not len(gains):
@@ -239,6 +239,20 @@ class _Exchange:
             return row, value
         top = int(reached.argmax())
         return candidates[top], float(reached[top])
+
+    def _useful(self, spans: Ints, gains: Floats, costs: Ints) -> Ints:
+        """Changes that gain or save something, less those that another of the place outdoes."""
+        useful = np.flatnonzero((gains > 0) | (costs < 0).any(axis=1))
+        if costs.shape[1] != 1:
+            return useful
+        place = spans[useful] @ np.array([len(self._choices.leaving), 1])
+        order = np.lexsort((-gains[useful], costs[useful, 0], place))
+        useful, place = useful[order], place[order]
+        # by rising cost, a change must gain more than all before it; places are lifted apart
+        far = 2 * float(np.abs(gains).max()) + 1
+        lifted = gains[useful] + far * np.unique(place, return_inverse=True)[1]
+        before = np.maximum.accumulate(lifted)[:-1]
+        return useful[np.concatenate([[True], lifted[1:] > before])] if len(useful) else useful
 
     def _sets(self, spans: Ints, gains: Floats, costs: Ints, room: Ints, count: int) -> list[Ints]:
         """(sets, size) indices of changes of different places that fit, by the sum of gains."""

@@ -45,6 +45,9 @@ _NAMES = ("a", "b", "c", "d", "e")
 #: Adam's steps on logarithms
 _STEP = 0.15
 _ROUND = 8
+#: share of the time in which one context leads, and how often the others try its multipliers
+_LEADING = 0.6
+_SHARED_EVERY = 4
 _DECAYS_TO = 0.1
 _BETAS = (0.8, 0.95)
 _MARGIN = 0.5
@@ -350,28 +353,35 @@ def descend(
     tell: Callable[[float], None],
     floor: float = -np.inf,
 ) -> list[float]:
-    """The ceilings after ``seconds`` of descent, always on the context whose is the highest.
+    """The ceilings after ``seconds`` of descent.
 
-    ``tell`` hears the highest after every round. It ends early where that is down to ``floor``, or
-    where the highest cannot be lowered this way.
+    The multipliers of one context hold for the others too, and are nearly as good. So one leads for
+    the first part of the time, and the others begin where it ends; then it is always the turn of
+    the one whose ceiling is the highest. ``tell`` hears the highest whenever it may have changed.
+    Ends early where that is down to ``floor``, or where it cannot be lowered this way.
     """
     found = list(ceilings)
-    descents: dict[int, Descent] = {}
+    if not all(r.possible for r in relaxations):
+        return found
     start = time.perf_counter()
-    while (spent := (time.perf_counter() - start) / max(seconds, 1e-9)) < 1:
-        n = int(np.argmax(found))
-        if found[n] <= floor or not relaxations[n].possible:
+    lead = int(np.argmax(found))
+    descents = {lead: Descent(relaxations[lead])}
+    going, rounds = True, 0
+    while going and max(found) > floor:
+        spent = (time.perf_counter() - start) / max(seconds, 1e-9)
+        if spent >= 1:
             break
+        leading = spent < _LEADING
+        n = lead if leading else int(np.argmax(found))
         if n not in descents:
-            best = min(descents, key=lambda i: found[i], default=None)
-            descents[n] = Descent(relaxations[n], None if best is None else descents[best])
-            going = True
-        else:
-            going = descents[n].improve(_ROUND, spent)
+            descents[n] = Descent(relaxations[n], descents[lead])
+        going = not rounds or descents[n].improve(_ROUND, spent)
         m = descents[n].multipliers()
-        if m is not None:
-            found[n] = min(found[n], relaxations[n].certify(m))
-            tell(max(found))
-        if not going or m is None:
+        if m is None:
             break
+        shared = leading and not rounds % _SHARED_EVERY
+        for i in range(len(found)) if shared else (n,):
+            found[i] = min(found[i], relaxations[i].certify(m))
+        tell(max(found))
+        rounds += 1
     return found
