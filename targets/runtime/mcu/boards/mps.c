@@ -23,16 +23,18 @@ int board_read(void) {
   return (REG(UART_STATE) & RX_FULL) ? (int)(REG(UART_DATA) & 0xff) : -1;
 }
 
-/* Any interrupt ends the wait and none is taken, so its number, another on each board, is not needed. */
+/* Any interrupt ends the wait and none is taken, so its number, another on each board, is not needed.
+ * The order matters: a byte that comes before the UART's request is cleared shows in its state, one
+ * that comes after it raises the request again. */
 void board_wait(void) {
   __asm volatile("cpsid i" ::: "memory");
-  for (uint32_t i = 0; i < WORDS; i++) REG(NVIC_ENABLE + 4 * i) = 0xffffffff;
-  if (!(REG(UART_STATE) & RX_FULL)) __asm volatile("dsb\n wfi" ::: "memory");
   REG(UART_CLEAR) = 0xf;
   for (uint32_t i = 0; i < WORDS; i++) {
-    REG(NVIC_DISABLE + 4 * i) = 0xffffffff;
     REG(NVIC_CLEAR + 4 * i) = 0xffffffff;
+    REG(NVIC_ENABLE + 4 * i) = 0xffffffff;
   }
+  if (!(REG(UART_STATE) & RX_FULL)) __asm volatile("dsb\n wfi" ::: "memory");
+  for (uint32_t i = 0; i < WORDS; i++) REG(NVIC_DISABLE + 4 * i) = 0xffffffff;
   __asm volatile("cpsie i" ::: "memory");
 }
 
