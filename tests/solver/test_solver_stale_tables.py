@@ -14,7 +14,7 @@ from edgeofa.targets import load_target
 
 
 def test_a_stale_precision_is_left_out_with_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
-    def find(*names: object) -> Table:
+    def find(*names: object, **_: object) -> Table:
         if "float32" in names:
             raise StaleTable("made with other constants")
         return make_table()
