@@ -230,7 +230,7 @@ class Trap:
 
 def test_code_is_not_run_and_other_files_are_refused(tmp_path: Path) -> None:
     torch.save({"a": Trap()}, tmp_path / "trap")
-    (tmp_path / "pickle").write_bytes(pickle.dumps({"a": Trap()}))
+    (tmp_path / "pickle").write_bytes(pickle.dumps({"a": Trap()}, protocol=2))
     (tmp_path / "text").write_text("nothing of the kind")
     (tmp_path / "empty").write_bytes(b"")
     for name in ("trap", "pickle", "text", "empty"):
