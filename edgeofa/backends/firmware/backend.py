@@ -78,9 +78,12 @@ class FirmwareBackend(Backend):
     precisions: tuple[DType, ...] = ("int8",)
 
     def version(self) -> str:
-        """Digest of the kernels' sources: they are the runtime."""
+        """Digest of the kernels and of what generates code for them: they are the runtime."""
+        generator = {p.name: p.read_bytes() for p in Path(__file__).parent.glob("*.py")}
+        # how an image is linked shows in its own digest
+        generator.pop("link.py", None)
         digest = hashlib.sha256()
-        for name, content in runtime_sources().items():
+        for name, content in sorted({**runtime_sources(), **generator}.items()):
             digest.update(f"{name} {len(content)}\n".encode() + content)
         return digest.hexdigest()[:12]
 
