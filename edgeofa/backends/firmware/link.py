@@ -37,6 +37,7 @@ _TIMEOUT_S = 300
 _MAX_MEMBER_BYTES = 1 << 26
 _MAX_MEMBERS = 64
 MAX_NETWORKS = 256
+_KEPT_IMAGES = 100
 
 
 class DoesNotFit(DeviceError):
@@ -160,6 +161,7 @@ def link(target: Target, networks: Sequence[CompiledNetwork], *, emulated: bool)
             if not record.is_file():
                 with tempfile.TemporaryDirectory(prefix=".build-", dir=folder) as work:
                     build.make(Path(work), folder)
+        _prune(folder.parent)
     elf = folder / "firmware.elf"
     flash_bytes, ram_bytes = (int(x) for x in json.loads(record.read_text())["bytes"])
     return FirmwareImage(
@@ -174,6 +176,14 @@ def link(target: Target, networks: Sequence[CompiledNetwork], *, emulated: bool)
         toolchain=toolchain,
         flags=flags,
     )
+
+
+def _prune(root: Path) -> None:
+    """Keep the newest images: a profile makes one for every few dozen blocks."""
+    folders = [path for path in root.iterdir() if path.is_dir()]
+    folders.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+    for old in folders[_KEPT_IMAGES:]:
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def compiler_flags(mcu: Microcontroller) -> tuple[str, ...]:
