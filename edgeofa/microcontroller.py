@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from edgeofa.intervals import DataModel, Interval
 
 KernelLevel = Literal["portable", "dsp", "mve"]
+CycleModelName = Literal["cortex-m4", "cortex-m33", "cortex-m7", "cortex-m55"]
 FlashMethod = Literal["gdb", "stm32flash", "openocd", "pyocd", "esptool", "copy"]
 
 _NAME = r"^[a-z0-9][a-z0-9_.-]*$"
@@ -103,7 +104,7 @@ class Microcontroller(DataModel):
     flash_wait_states: int = Field(ge=0, le=15)
     flash_timing: FlashTiming | None = None
     #: constants of the cycle model, see docs/firmware.md
-    cycle_model: str
+    cycle_model: CycleModelName
     #: watts of the board while it computes, which hardly move with the network
     active_w: Interval | None = None
     serial: SerialLine

@@ -22,7 +22,7 @@ from filelock import FileLock
 
 from edgeofa.backends.firmware.backend import COMPILER_FLAGS
 from edgeofa.errors import DeviceError, FileFormatError, SetupError, UsageError
-from edgeofa.microcontroller import Microcontroller, Region
+from edgeofa.microcontroller import KernelLevel, Microcontroller, Region
 from edgeofa.paths import cache_dir, data_dir
 from edgeofa.targets import Target
 
@@ -38,6 +38,12 @@ _MAX_MEMBER_BYTES = 1 << 26
 _MAX_MEMBERS = 64
 MAX_NETWORKS = 256
 _KEPT_IMAGES = 100
+#: what keeps a core from the levels above
+_LEVELS: Mapping[KernelLevel, tuple[str, ...]] = {
+    "portable": ("-DEDGEOFA_PORTABLE",),
+    "dsp": ("-DEDGEOFA_NO_MVE",),
+    "mve": (),
+}
 
 
 class DoesNotFit(DeviceError):
@@ -189,7 +195,7 @@ def _prune(root: Path) -> None:
 def compiler_flags(mcu: Microcontroller) -> tuple[str, ...]:
     """Everything that the code of a target is compiled with, paths and constants aside."""
     floats = (f"-mfpu={mcu.fpu}", "-mfloat-abi=hard") if mcu.fpu else ("-mfloat-abi=hard",)
-    level = ("-DEDGEOFA_PORTABLE",) if mcu.kernels == "portable" else ()
+    level = _LEVELS[mcu.kernels]
     return (f"-mcpu={mcu.cpu}", "-mthumb", *floats, *COMPILER_FLAGS, "-ffreestanding", *level)
 
 
@@ -210,6 +216,8 @@ def _runtime(
     boards = ("main.c", "startup.c", "cycles.c", f"{board}.c")
     files = [*(root / "protocol").glob("*.[ch]"), *(root / "boards").glob("*.h")]
     files += [root / "boards" / name for name in boards]
+    if missing := [path.name for path in files if not path.is_file()]:
+        raise UsageError(f"no board file {', '.join(missing)}", where=root / "boards")
     # the program that speaks for the host build is not firmware
     own = {str(p.relative_to(root)): p.read_bytes() for p in sorted(files) if "host" not in p.name}
     kernels = _kernels(networks[0])
