@@ -67,6 +67,7 @@ def load_bundle(space: Space) -> Bundle:
     """The bundle of a space; its weights are read by :meth:`Bundle.supernet`."""
     folder = bundle_dir(space.name)
     if not (folder / "weights.safetensors").is_file():
+        _ = space.staged  # of another shape there never is one, and it says so
         raise MissingMaterial(
             f"no trained supernet for space {space.name}",
             where=folder,

@@ -188,7 +188,7 @@ def find_tables(
     stale: list[StaleTable] = []
     for p, b in product(precisions, backends):
         try:
-            found.append(find_table(target, space.name, b, p, threads))
+            found.append(find_table(target, space.name, b, p, threads, source=space.source))
         except MissingMaterial as error:
             missing = missing or error
             if isinstance(error, StaleTable):

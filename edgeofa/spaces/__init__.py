@@ -30,7 +30,7 @@ def load_space(name: str) -> Space:
         path = Path(name)
         if not path.is_file():
             raise UsageError("no such space file", where=path)
-        return _read(read_bytes(path, "space", _MAX_FILE_BYTES), path)
+        return _read(read_bytes(path, "space", _MAX_FILE_BYTES), path).read_from(name)
     if name not in space_names():
         raise UsageError(
             f"unknown space {name!r}", hint=f"one of {', '.join(space_names())}, or a .toml file"

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from pydantic import (
     Field,
+    PrivateAttr,
     SerializationInfo,
     SerializerFunctionWrapHandler,
     field_validator,
@@ -112,6 +113,7 @@ class Space(_Common):
     ties: dict[str, Any] = Field(default_factory=dict, max_length=32)
     constraints: tuple[Any, ...] = Field(default=(), max_length=64)
     body: tuple[Any, ...]
+    _file: str | None = PrivateAttr(default=None)
 
     @model_validator(mode="before")
     @classmethod
@@ -142,6 +144,16 @@ class Space(_Common):
             "stages": [s.model_dump(mode=info.mode) for s in self.stages],
             "head": self.head.model_dump(mode=info.mode),
         }
+
+    def read_from(self, file: str) -> Space:
+        """The same space, which knows its file."""
+        self._file = file
+        return self
+
+    @property
+    def source(self) -> str:
+        """What ``--space`` finds it by: its file, or its name where it came from none."""
+        return self._file or self.name
 
     @cached_property
     def _written(self) -> str:

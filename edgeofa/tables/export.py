@@ -55,7 +55,10 @@ def lookup_name(key: str) -> str:
     """once-for-all's name of a block key; two keys never share one."""
     match = _KEY.fullmatch(key)
     if match is None:
-        raise UsageError(f"not a block key: {key[:80]!r}")
+        raise UsageError(
+            f"once-for-all has no name for {key[:80]!r}",
+            hint="its look-up tables know the blocks of staged MBConv spaces; use --format json",
+        )
     k = match.groupdict()
     ends = f"input:{k['source']}-output:{k['sink']}"
     if k["kind"] == "stem":

@@ -315,10 +315,14 @@ def find_table(
     precision: DType,
     threads: int = 1,
     *,
+    source: str | None = None,
     stale_ok: bool = False,
     folders: Sequence[Path] | None = None,
 ) -> Table:
     """The user's table, else the published one.
+
+    ``source`` is what ``--space`` finds the space by, for the hint of an error; by default its
+    name.
 
     A table of the user's that covers only some resolutions of a published one of the same
     evidence gives way to it, with a warning. A table that was made for another content of the
@@ -345,7 +349,7 @@ def find_table(
     if fresh:
         return _widest(fresh)
     command = (
-        f"edgeofa profile --target {target.name} --space {space} "
+        f"edgeofa profile --target {target.name} --space {source or space} "
         f"--backend {backend} --precision {precision}"
     ) + ("" if threads == 1 else f" --threads {threads}")
     if not stale:

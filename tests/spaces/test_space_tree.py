@@ -7,6 +7,7 @@ import random
 import tomllib
 from collections import Counter
 from functools import cache
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
@@ -14,8 +15,9 @@ from pydantic import ValidationError
 from random_spaces import Data, spaces
 from tree_space import TREE, all_paths, enumerate_networks
 
+from edgeofa.elastic.bundles import load_bundle
 from edgeofa.errors import UsageError
-from edgeofa.spaces import Space, Subnet
+from edgeofa.spaces import Space, Subnet, load_space
 from edgeofa.spaces.automaton import Context
 from edgeofa.spaces.blocks import block_macs
 
@@ -203,7 +205,14 @@ def test_what_is_outside_is_refused_with_the_nearest(text: str, says: str, neare
     assert str(garden().parse(suggested)) == suggested
 
 
-def test_a_tree_has_no_supernet() -> None:
+def test_a_tree_has_no_supernet(tmp_path: Path) -> None:
+    path = tmp_path / "garden.toml"
+    path.write_text(TREE)
+    assert load_space(str(path)).source == str(path)
+    assert load_space("cifar_lite").source == "cifar_lite"
+    with pytest.raises(UsageError, match="no supernet can be made") as caught:
+        load_bundle(load_space(str(path)))
+    assert "random-weights" in str(caught.value.hint)
     with pytest.raises(UsageError, match="no supernet can be made of this shape"):
         _ = garden().stages
     with pytest.raises(UsageError, match="no context"):
