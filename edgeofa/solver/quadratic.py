@@ -353,7 +353,7 @@ def descend(
     tell: Callable[[float], None],
     floor: float = -np.inf,
 ) -> list[float]:
-    """The ceilings after ``seconds`` of descent.
+    """The ceilings after ``seconds`` of descent, at least one round of it.
 
     The multipliers of one context hold for the others too, and are nearly as good. So one leads for
     the first part of the time, and the others begin where it ends; then it is always the turn of
@@ -369,7 +369,7 @@ def descend(
     going, rounds = True, 0
     while going and max(found) > floor:
         spent = (time.perf_counter() - start) / max(seconds, 1e-9)
-        if spent >= 1:
+        if rounds and spent >= 1:
             break
         leading = spent < _LEADING
         n = lead if leading else int(np.argmax(found))
@@ -379,7 +379,7 @@ def descend(
         m = descents[n].multipliers()
         if m is None:
             break
-        shared = leading and not rounds % _SHARED_EVERY
+        shared = not rounds or (leading and not rounds % _SHARED_EVERY)
         for i in range(len(found)) if shared else (n,):
             found[i] = min(found[i], relaxations[i].certify(m))
         tell(max(found))
