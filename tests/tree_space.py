@@ -161,7 +161,8 @@ def _network(
     record: list[list[int]] = []
 
     def choose(count: int) -> int:
-        n = next(replay[-1]) if replay else pick(count)
+        # an outer copy that is replayed has the choices of an inner one in its trail too
+        n = [next(trail) for trail in replay][-1] if replay else pick(count)
         for trail in record:
             trail.append(n)
         return n

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import cast
 
-from edgeofa.spaces.automaton import Automaton, Context, Option
+from edgeofa.spaces.automaton import Automaton, Option
 from edgeofa.spaces.blocks import (
     Block,
     BlockActivation,
@@ -22,8 +22,9 @@ from edgeofa.spaces.blocks import (
     mbconv_block,
 )
 from edgeofa.spaces.choices import Figures, block_choices
+from edgeofa.spaces.contexts import contexts_of, holds, known_here
 from edgeofa.spaces.declaration import Constraint, Declaration
-from edgeofa.spaces.expressions import Condition, ConditionError, Scalar
+from edgeofa.spaces.expressions import Scalar
 from edgeofa.spaces.nodes import (
     MAX_CHANNELS,
     BlockNode,
@@ -42,7 +43,6 @@ from edgeofa.spaces.tied import untied
 from edgeofa.spaces.trim import trimmed
 
 #: bounds of one compiled space; what is larger is refused, not truncated
-MAX_CONTEXTS = 4096
 MAX_NODES = 5000
 MAX_CELLS = 200_000
 
@@ -98,7 +98,7 @@ class _Place:
 class _Compiler:
     def __init__(self, declaration: Declaration, resolutions: Sequence[int]):
         self._declared = declaration
-        self._contexts = _contexts(declaration, resolutions)
+        self._contexts = contexts_of(declaration, resolutions)
         self._values: list[dict[str, Scalar]] = [
             {"resolution": c.resolution, **dict(c.ties)} for c in self._contexts
         ]
@@ -220,7 +220,7 @@ class _Compiler:
             for entry in entries:
                 states = [
                     s
-                    if s is not None and self._holds(node.condition, v, node.location) is wanted
+                    if s is not None and holds(node.condition, v, node.location) is wanted
                     else None
                     for s, v in zip(self._states[entry], self._values, strict=True)
                 ]
@@ -280,14 +280,6 @@ class _Compiler:
             return frozenset()
         return frozenset((int(node.times.value(values[node.times.tie])),))
 
-    def _holds(
-        self, condition: Condition, values: Mapping[str, Scalar], location: Location
-    ) -> bool:
-        try:
-            return condition.holds(values)
-        except ConditionError as error:
-            raise DeclarationError(location, _here(str(error), values)) from None
-
     # ------------------------------------------------------------------ blocks
 
     def _block(self, node: BlockNode, entries: Sequence[int], out: _Place, name: str) -> None:
@@ -316,7 +308,7 @@ class _Compiler:
         for name, value in figures.fields:
             if isinstance(value, Tied):
                 if value.tie not in values:
-                    reason = _here(f"tie {value.tie!r} does not exist here", values)
+                    reason = known_here(f"tie {value.tie!r} does not exist here", values)
                     raise DeclarationError((*node.location, name), reason)
                 found[name] = value.value(values[value.tie])
             elif isinstance(value, tuple):
@@ -335,7 +327,7 @@ class _Compiler:
         ]
         if conditions:
             figures_of = {**values, **_figures_of(block, found)}
-            if not all(self._holds(c, figures_of, at) for c, at in conditions):
+            if not all(holds(c, figures_of, at) for c, at in conditions):
                 return None
         return block
 
@@ -394,47 +386,5 @@ def _figures_of(block: Block, found: Mapping[str, Scalar]) -> dict[str, Scalar]:
     }
 
 
-def _here(reason: str, values: Mapping[str, Scalar]) -> str:
-    shown = ", ".join(f"{k} = {v}" for k, v in values.items() if k != "kind")
-    return f"{reason} ({shown[:200]}); put it under a when that says so"
-
-
 def _join(name: str, own: str) -> str:
     return f"{name}.{own}" if name else own
-
-
-# ------------------------------------------------------------------------------------ contexts
-
-
-def _contexts(declaration: Declaration, resolutions: Sequence[int]) -> tuple[Context, ...]:
-    """Every assignment of resolution and ties that the constraints on ties allow."""
-    contexts: list[Context] = []
-    for resolution in resolutions:
-        partial: list[dict[str, Scalar]] = [{"resolution": resolution}]
-        for tie in declaration.ties:
-            extended: list[dict[str, Scalar]] = []
-            for values in partial:
-                exists = tie.when is None or _tie_holds(tie.when, values, ("ties", tie.name))
-                extended += [{**values, tie.name: v} for v in tie.values] if exists else [values]
-                if len(contexts) + len(extended) > MAX_CONTEXTS:
-                    raise DeclarationError(
-                        ("ties",),
-                        f"resolutions and ties have more than {MAX_CONTEXTS} combinations",
-                    )
-            partial = extended
-        for values in partial:
-            if all(
-                _tie_holds(c.condition, values, c.location)
-                for c in declaration.constraints
-                if not c.blocks
-            ):
-                ties = tuple(sorted((k, v) for k, v in values.items() if k != "resolution"))
-                contexts.append(Context(resolution, ties))
-    return tuple(contexts)
-
-
-def _tie_holds(condition: Condition, values: Mapping[str, Scalar], location: Location) -> bool:
-    try:
-        return condition.holds(values)
-    except ConditionError as error:
-        raise DeclarationError(location, _here(str(error), values)) from None
