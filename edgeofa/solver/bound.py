@@ -41,7 +41,7 @@ _ROUNDING = 1e-12
 _BITS = 40
 #: hidden units above which splitting is hopeless, and the share of the time that it gets then
 _WIDE = 100
-_SPLITTING = 0.1
+_SPLITTING = 0.03
 
 
 @dataclass(frozen=True)
