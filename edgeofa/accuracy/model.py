@@ -205,7 +205,12 @@ def load_accuracy(path: Path, space: Space) -> FittedAccuracy:
     try:
         content = AccuracyFile.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        raise FileFormatError(f"not an accuracy model: {error}", where=path) from error
+        first = " ".join(str(error).splitlines()[:3])
+        raise FileFormatError(
+            f"not an accuracy model: {first}",
+            where=path,
+            hint='a pairwise model\'s file says so by "kind": "pairwise"',
+        ) from error
     return FittedAccuracy(space, content, path)
 
 

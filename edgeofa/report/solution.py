@@ -104,9 +104,9 @@ def _proof(answer: Answer) -> str:
         what = f"no subnet that reaches this costs less than {selection.least:.6g} {unit}"
         return what if selection.proven else f"{what}, as far as searched"
     if selection.proven:
-        return f"the {count} re-ranked are the best of the whole space by the additive score"
+        return f"the {count} re-ranked are the best of the whole space by the optimised score"
     return (
-        f"the best {count} that were found; a higher additive score is possible, "
+        f"the best {count} that were found; a higher score is possible, "
         f"at most {selection.bound:.6g}"
     )
 
