@@ -179,6 +179,8 @@ def _call(
         constants.append(_array(f"b{index}", "int32_t", bias))
         tail = f"{places[0]}, &df, w{index}, &db, b{index}, &d_o, {places[1]}"
         if op.kind == "fully_connected":
+            if len(multipliers) != 1:
+                raise UnsupportedOperator("a dense layer with a scale per channel", where=op.name)
             inputs = weight.shape[1]
             shapes = [_dims("di", (1, 1, 1, inputs)), _dims("df", (inputs, 1, 1, weight.shape[0]))]
             shapes += [_dims("db", (1, 1, 1, len(bias))), _dims("d_o", (1, 1, 1, len(bias)))]
