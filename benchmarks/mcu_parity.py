@@ -2,7 +2,7 @@
 
     python benchmarks/mcu_parity.py [--json FILE] [--model FILE.tflite ...] [--subnets N] [--seed S]
 
-For the two int8 models of MLPerf Tiny (or those of ``--model``) and random subnets of the spaces
+For the two int8 models of MLPerf Tiny (or those of ``--model``) and random subnets of the space
 that microcontrollers are for, with random weights:
 
 - tflite-micro on the same network: elements that differ from the graph's reference;
@@ -34,7 +34,6 @@ from edgeofa.graph import reference
 from edgeofa.graph.blocks import subnet_graph
 from edgeofa.graph.importers.tflite import import_tflite
 from edgeofa.graph.ir import Array, Graph
-from edgeofa.graph.ops import macs
 from edgeofa.graph.quantize import quantize_with
 from edgeofa.jsonio import dumps
 from edgeofa.paths import write_atomic
@@ -42,9 +41,7 @@ from edgeofa.spaces import load_space
 from edgeofa.targets import Target, load_target
 
 BOARDS = ("nucleo-l4r5zi", "nucleo-h7a3zi", "nrf5340", "corstone-300")
-SPACES = ("cifar_micro", "cifar_lite")
-#: random subnets of which the smallest is taken: emulation takes a second for some million MACs
-DRAWN = 4
+SPACE = "cifar_micro"
 #: random inputs of each network
 INPUTS = 1
 _PORTABLE = "nucleo-l4r5zi"
@@ -74,10 +71,9 @@ def networks(models: list[Path], subnets: int, seed: int) -> Iterator[Graph]:
     for path in models:
         yield import_tflite(path)
     rng = random.Random(seed)
+    space = load_space(SPACE)
     for i in range(subnets):
-        space = load_space(SPACES[i % len(SPACES)])
-        drawn = [space.sample(rng, min(space.resolutions)) for _ in range(DRAWN)]
-        graph = min((subnet_graph(space, subnet, i) for subnet in drawn), key=macs)
+        graph = subnet_graph(space, space.sample(rng), i)
         shape = (4, *graph.input_tensor.shape[1:])
         images = np.random.default_rng(i).standard_normal(shape).astype(np.float32)
         yield quantize_with(graph, [images], keep_hard_swish=bool(i % 2))

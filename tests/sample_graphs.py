@@ -25,6 +25,11 @@ def _conv(b, rng, x, kernel=3, outputs=16, **options):
     return b.conv2d(x, *weights(rng, outputs, kernel, kernel, cin, outputs=outputs), **options)
 
 
+def _wide(b, rng, x):
+    """12 by 8 pixels of so many channels that what follows has memory to spare."""
+    return _conv(b, rng, x, 1, 200, padding=(0, 3, 0, 0), activation="relu")
+
+
 def _depthwise(b, rng, x, kernel=3, **options):
     c = b.shape(x)[3]
     return b.depthwise_conv2d(x, *weights(rng, 1, kernel, kernel, c, outputs=c), **options)
@@ -58,6 +63,12 @@ CASES: dict[str, Callable[[GraphBuilder, np.random.Generator, int], int]] = {
     "conv_same_stride2": lambda b, r, x: _conv(b, r, x, stride=2, activation="relu"),
     "conv_symmetric_stride2": lambda b, r, x: _conv(b, r, x, 5, stride=2, padding="symmetric"),
     "conv_valid": lambda b, r, x: _conv(b, r, x, padding="valid"),
+    "conv_tiles": lambda b, r, x: _conv(
+        b, r, _conv(b, r, _wide(b, r, x), 1, 24), 3, 10, padding=(2, 0, 1, 1)
+    ),
+    "conv_many_tiles": lambda b, r, x: _conv(
+        b, r, _conv(b, r, _wide(b, r, x), 1, 48), 3, 16, activation="relu"
+    ),
     "conv_pointwise_stride2": lambda b, r, x: _conv(b, r, x, 1, stride=2),
     "conv_uneven_pads": lambda b, r, x: _conv(b, r, x, padding=(0, 2, 1, 0)),
     "depthwise_same": lambda b, r, x: _depthwise(b, r, x, activation="relu6"),

@@ -270,21 +270,33 @@ def dense_kernel(shape: DenseShape) -> list[str]:
     Arguments: the input as int16, the weights as int8 (for each pair of inputs a word of outputs
     0 and 1, then one of 2 and 3, each (o k, o' k, o k', o' k')), the outputs' constants (bias, m',
     2**(32-n)), the output. Weights are read once, so they stay where they are and are widened here.
+
+    Where lanes are merged, the products of all lanes are ``s + 256 s'``: only the first weights are
+    widened, for ``s``, and ``s'`` follows at the end, exactly, as long as it has no more than 24
+    bits.
     """
     sums, (x, a, b, t, *_) = ("r4", "r5", "r6", "r7"), ("r8", "r9", "r10", "r11")
     # stack: 0 x, 4 quads, 8 end of x
     lines = [SAVED, "sub sp, sp, #12", "str r0, [sp, #0]", f"ldr r4, [sp, #{12 + SAVED_BYTES}]"]
     lines += ["str r4, [sp, #4]", *add("r4", "r0", 4 * shape.words, "r5"), "str r4, [sp, #8]"]
-    lines += ["1:", "ldr r0, [sp, #0]", *(f"ldr {s}, [r2, #{12 * i}]" for i, s in enumerate(sums))]
+    # the bias of a merged output would be lost among the other's bits: it is added at the end
+    starts = [i - i % 2 if shape.merged else i for i in range(len(sums))]
+    lines += ["1:", "ldr r0, [sp, #0]"]
+    lines += [f"ldr {s}, [r2, #{12 * i}]" for i, s in zip(starts, sums, strict=True)]
     lines += ["2:"]
     for i in range(shape.chunk):
         lines += [f"ldr {x}, [r0, #{4 * i}]", f"ldr {a}, [r1, #{8 * i}]"]
         lines += [f"ldr {b}, [r1, #{8 * i + 4}]"]
         for w, (even, odd) in ((a, sums[:2]), (b, sums[2:])):
-            lines += [f"sxtb16 {t}, {w}", f"sxtb16 {w}, {w}, ror #8"]
+            lines += [f"sxtb16 {t}, {w}"]
+            lines += [] if shape.merged else [f"sxtb16 {w}, {w}, ror #8"]
             lines += [f"smlad {even}, {x}, {t}, {even}", f"smlad {odd}, {x}, {w}, {odd}"]
     lines += [*add("r0", "r0", 4 * shape.chunk, x), *add("r1", "r1", 8 * shape.chunk, x)]
     lines += [f"ldr {x}, [sp, #8]", f"cmp r0, {x}", "bne 2b"]
+    if shape.merged:
+        for i in (1, 3):
+            lines += [f"ldr {a}, [r2, #{12 * i}]", f"sub {sums[i]}, {sums[i]}, {sums[i - 1]}"]
+            lines += [f"add {sums[i]}, {a}, {sums[i]}, asr #8"]
     if shape.output is None:
         lines += [f"str {s}, [r3, #{4 * i}]" for i, s in enumerate(sums)]
         lines += ["add r3, r3, #16"]

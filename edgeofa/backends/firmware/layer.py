@@ -11,12 +11,24 @@ from edgeofa.backends.firmware.shapes import (
     DenseShape,
     DepthwiseShape,
     SplitShape,
+    TileInputShape,
+    TileOutputShape,
+    TileWeightShape,
 )
 from edgeofa.graph.ir import Array
 from edgeofa.graph.memory import Lead
 
 #: an inner loop
-Kernel = ConvShape | DepthwiseShape | DenseShape | SplitShape | AddShape
+Kernel = (
+    ConvShape
+    | DepthwiseShape
+    | DenseShape
+    | SplitShape
+    | AddShape
+    | TileInputShape
+    | TileOutputShape
+    | TileWeightShape
+)
 #: of a layer's description: a number, or inner loops (None for NULL)
 Field = int | tuple[Kernel | None, ...]
 

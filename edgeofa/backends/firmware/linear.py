@@ -30,6 +30,7 @@ from edgeofa.backends.firmware.shapes import (
     depthwise_blocks,
     grouped,
 )
+from edgeofa.backends.firmware.tiles import TILE, fitting_tiles, tile_fields
 from edgeofa.graph.int8_kernels import activation_range
 from edgeofa.graph.ir import Graph, Op
 from edgeofa.graph.memory import Lead
@@ -46,6 +47,8 @@ _FEW_PAIRS, _FEW_PAIRS_BYTES = 4, 1024
 #: cycles to fetch and widen a weight, and of a product in an inner loop
 _WEIGHT_CYCLES, _PRODUCT_CYCLES = 2.2, 1.1
 _LANES = 4
+#: sums of merged weights have 24 bits, sign included
+_MERGED_SUM = 1 << 23
 
 
 def _output(graph: Graph, op: Op, raw: bool) -> tuple[Output | None, dict[str, int]]:
@@ -89,13 +92,15 @@ def lower_dense(graph: Graph, op: Op) -> Layer:
     words, chunk = chunked(-(-inputs // 2))
     requant = requantization(op, qx, qy)
     output, fields = _output(graph, op, requant.raw)
+    largest = max(127 - qx.zero_point, qx.zero_point + 128)
+    merged = int(abs(weight.astype(int)).sum(axis=1).max()) * largest < _MERGED_SUM
     struct: dict[str, Field] = {
         "inputs": inputs,
         "outputs": outputs,
         "words": words,
         "zero_point": qx.zero_point,
         **fields,
-        "kernel": (DenseShape(words, chunk, output),),
+        "kernel": (DenseShape(words, chunk, merged, output),),
     }
     sums = padded_rows(bias, _LANES).size if requant.raw else 0
     return Layer(
@@ -104,7 +109,7 @@ def lower_dense(graph: Graph, op: Op) -> Layer:
         ("{a}", "{out}", "{scratch}", "{weights}", "{quant}"),
         ("edgeofa_dense", struct),
         (
-            Constant("weights", "uint32_t", dense_words(weight, words)),
+            Constant("weights", "uint32_t", dense_words(weight, words, merged)),
             Constant("quant", "int32_t", padded_rows(requant.constants, _LANES)),
         ),
         scratch_bytes=4 * (words + sums),
@@ -176,6 +181,11 @@ def lower_conv(graph: Graph, op: Op, limit: int, *, strict: bool) -> Layer:
         # only the last pass has a rest
         pixels = min(pixels, band)
         band -= band % pixels
+    tiles = None
+    if not (pointwise or upright or requant.raw):
+        tiles = fitting_tiles(op, graph, pitch, words, limit)
+    if tiles is not None:
+        band = tiles.rows * TILE
     pairs = max(
         n
         for n in range(1, min(_MOST_PAIRS, -(-cout // 2)) + 1)
@@ -202,6 +212,9 @@ def lower_conv(graph: Graph, op: Op, limit: int, *, strict: bool) -> Layer:
     rest = {run % pixels} if not pointwise else {band % pixels, run % band % pixels}
     (tail,) = rest - {0} or {0}
     whole = pixels if run >= pixels else 0
+    scratch_bytes = scratch(band, pairs)
+    if tiles is not None:
+        scratch_bytes = max(scratch_bytes, 4 * (x_words(band) + tiles.words))
     channel_counts = (2 if cout > 1 else 0, cout % 2)
     struct: dict[str, Field] = {
         "height": height,
@@ -228,6 +241,7 @@ def lower_conv(graph: Graph, op: Op, limit: int, *, strict: bool) -> Layer:
         **fields,
         "whole": tuple(kernel(whole, n) if n else None for n in channel_counts),
         "rest": tuple(kernel(tail, n) if n else None for n in channel_counts),
+        **tile_fields(tiles, output),
     }
 
     def read(end: int) -> int:
@@ -250,7 +264,7 @@ def lower_conv(graph: Graph, op: Op, limit: int, *, strict: bool) -> Layer:
             Constant("weights", "uint32_t", conv_words(weight, stored, words)),
             Constant("quant", "int32_t", padded_rows(requant.constants, 2)),
         ),
-        scratch_bytes=scratch(band, pairs),
+        scratch_bytes=scratch_bytes,
         overwrites={0: Lead(_least_lead(band, out_height, written, read))},
     )
 

@@ -80,11 +80,18 @@ def conv_words(weight: Array, stored: int, words: int) -> Array:
     return _as_words(pairs.transpose(0, 2, 3, 4, 1))
 
 
-def dense_words(weight: Array, words: int) -> Array:
+def dense_words(weight: Array, words: int, merged: bool) -> Array:
     """(out, in) weights, four outputs together: for each pair of inputs a word of outputs 0 and 1
-    as in :func:`conv_words`, then one of outputs 2 and 3."""
+    as in :func:`conv_words`, then one of outputs 2 and 3.
+
+    Args:
+        merged: each two bytes make the int16 ``w + 256 w'``.
+    """
     runs = padded_rows(_padded_last(_widened_order(weight), 2 * words), 4)
-    fours = runs.reshape(-1, 2, 2, words, 2)
+    fours = runs.reshape(-1, 2, 2, words, 2).copy()
+    if merged:
+        # the byte of a negative w borrows from the one above; weights of -128 do not exist
+        fours[:, :, 1] -= fours[:, :, 0] < 0
     return _as_words(fours.transpose(0, 3, 1, 4, 2))
 
 

@@ -71,10 +71,15 @@ class DepthwiseShape:
 
 @dataclass(frozen=True)
 class DenseShape:
-    """A dense layer's loop, four outputs at once; ``words`` is a whole number of chunks."""
+    """A dense layer's loop, four outputs at once; ``words`` is a whole number of chunks.
+
+    ``merged``: the two weights of an int16 lane add up to ``w + 256 w'``, so that a product with
+    the lane gives both outputs' sums at once.
+    """
 
     words: int
     chunk: int
+    merged: bool
     output: Output | None
 
 
@@ -101,6 +106,37 @@ class AddShape:
     shift: int
     out_multiplier: int
     out_power: int
+    output: Output
+
+
+@dataclass(frozen=True)
+class TileInputShape:
+    """Widened rows to planes of tiles: ``tiles`` in a row of them, ``words`` of a pixel's channels,
+    ``pitch`` words of a widened row, ``plane`` words of a plane."""
+
+    tiles: int
+    words: int
+    pitch: int
+    plane: int
+
+
+@dataclass(frozen=True)
+class TileWeightShape:
+    """Weights to places: ``pairs`` of input channels, ``words`` of a packed kernel row."""
+
+    pairs: int
+    words: int
+
+
+@dataclass(frozen=True)
+class TileOutputShape:
+    """Sums of tiles to outputs: ``tiles`` in a row of them, ``all_tiles`` that a place's sums are
+    of, ``channels`` of a pixel and ``row_bytes`` of a row of the output."""
+
+    tiles: int
+    all_tiles: int
+    channels: int
+    row_bytes: int
     output: Output
 
 

@@ -21,11 +21,18 @@ from edgeofa.backends.firmware.assembly_simple import add_kernel, split_kernel
 from edgeofa.backends.firmware.layer import Constant, Field, Kernel, Layer
 from edgeofa.backends.firmware.network import Network
 from edgeofa.backends.firmware.shapes import (
-    AddShape,
     ConvShape,
     DenseShape,
     DepthwiseShape,
     SplitShape,
+    TileInputShape,
+    TileOutputShape,
+    TileWeightShape,
+)
+from edgeofa.backends.firmware.winograd import (
+    tile_input_kernel,
+    tile_output_kernel,
+    tile_weight_kernel,
 )
 from edgeofa.graph.ir import Array
 
@@ -38,12 +45,18 @@ _NAMES = {
     "DenseShape": "dense",
     "SplitShape": "split",
     "AddShape": "add",
+    "TileInputShape": "tile_input",
+    "TileOutputShape": "tile_output",
+    "TileWeightShape": "tile_weight",
 }
 _PARAMETERS = {
     "conv": ("const uint32_t *x", "const uint32_t *w", "const int32_t *quant", "int32_t blocks"),
     "depthwise": ("const uint32_t *x", "const int32_t *channel", "int32_t rows"),
     "split": ("const int8_t *in", "uint32_t *planes", "int32_t rows"),
     "add": ("const int8_t *a", "const int8_t *b", "int8_t *out", "int32_t quads"),
+    "tile_input": ("const uint32_t *x", "uint32_t *v"),
+    "tile_weight": ("const uint32_t *from", "uint32_t *u"),
+    "tile_output": ("const int32_t *m", "const int32_t *quant", "int8_t *out"),
     "dense": ("const uint32_t *x", "const uint32_t *w", "const int32_t *quant", "int32_t quads"),
 }
 
@@ -81,6 +94,12 @@ def _assembly(kernel: Kernel) -> list[str] | None:
         lines = dense_kernel(kernel)
     elif isinstance(kernel, SplitShape):
         lines = split_kernel(kernel)
+    elif isinstance(kernel, TileInputShape):
+        lines = tile_input_kernel(kernel)
+    elif isinstance(kernel, TileWeightShape):
+        lines = tile_weight_kernel(kernel)
+    elif isinstance(kernel, TileOutputShape):
+        lines = tile_output_kernel(kernel)
     else:
         lines = add_kernel(kernel)
     offsets = [int(n) for line in lines for n in re.findall(r"#(\d+)\]", line)]
@@ -99,7 +118,7 @@ def _portable_shape(kernel: ConvShape | DepthwiseShape | DenseShape) -> list[str
     }
     left_out = {"chunk", "group", "output"}
     values: dict[str, int | str] = {
-        f.name: getattr(kernel, f.name) for f in fields(kernel) if f.name not in left_out
+        f.name: int(getattr(kernel, f.name)) for f in fields(kernel) if f.name not in left_out
     }
     lines = []
     if isinstance(kernel, DepthwiseShape):
@@ -118,10 +137,9 @@ def _kernel(name: str, kernel: Kernel) -> list[str]:
     kind = _NAMES[type(kernel).__name__]
     parameters = list(_PARAMETERS[kind])
     lines = _assembly(kernel)
-    if isinstance(kernel, (AddShape, SplitShape)):
-        # without it, the layer does the work itself
-        portable = [f"#define {name} NULL"]
-    else:
+    # without one of these, the layer does the work itself
+    portable = [f"#define {name} NULL"]
+    if isinstance(kernel, (ConvShape, DepthwiseShape, DenseShape)):
         parameters.insert(-1, "void *out")
         arguments = ", ".join(re.findall(r"(\w+)(?:$)", p)[0] for p in parameters)
         portable = [
@@ -134,7 +152,8 @@ def _kernel(name: str, kernel: Kernel) -> list[str]:
     if lines is None:
         return [*portable, ""]
     head = f"static void {name}({', '.join(parameters)})"
-    levels = ["#ifdef EDGEOFA_DSP", *_naked(head, lines)]
+    tiles = isinstance(kernel, (TileInputShape, TileOutputShape, TileWeightShape))
+    levels = ["#ifdef EDGEOFA_TILES" if tiles else "#ifdef EDGEOFA_DSP", *_naked(head, lines)]
     if isinstance(kernel, ConvShape):
         vectors = _naked(head, conv_kernel_mve(kernel))
         levels = ["#if defined(EDGEOFA_MVE)", *vectors, "#elif defined(EDGEOFA_DSP)", *levels[1:]]

@@ -46,11 +46,37 @@ static uint32_t *widen_quads(uint32_t *to, const int8_t *from, int32_t quads, in
     return to;
 }
 
+/* Widen values in natural order; `odd`: a zero comes first. */
+static uint32_t *widen_values(uint32_t *to, const int8_t *from, int32_t odd, int32_t count,
+                              int32_t zero_point)
+{
+    const uint32_t offset = edgeofa_pair(-zero_point, -zero_point);
+    if (odd && count > 0) {
+        *to++ = (uint32_t)(*from++ - zero_point) << 16;
+        count--;
+    }
+    for (; count >= 4; count -= 4, from += 4, to += 2) {
+        uint32_t v;
+        __builtin_memcpy(&v, from, sizeof v);
+        const uint32_t even = edgeofa_add_even_bytes(offset, v);
+        v = edgeofa_add_odd_bytes(offset, v);
+        to[0] = edgeofa_lows(even, v);
+        to[1] = edgeofa_highs(even, v);
+    }
+    for (; count >= 2; count -= 2, from += 2)
+        *to++ = edgeofa_pair(from[0] - zero_point, from[1] - zero_point);
+    if (count > 0)
+        *to++ = (uint16_t)(*from - zero_point);
+    return to;
+}
+
 /* Widen pixels in natural order, `skip` zeros first and `stored` - `channels` after each pixel. */
 static uint32_t *widen_pixels(uint32_t *to, const int8_t *from, int32_t skip, int32_t pixels,
                               int32_t channels, int32_t stored, int32_t zero_point)
 {
     to += skip / 2;
+    if (channels == stored)
+        return widen_values(to, from, skip % 2, pixels * channels, zero_point);
     if (skip % 2 == 0 && channels == 3 && stored == 4) {
         /* colour images deserve their own loop */
         for (; pixels > 0; pixels--, from += 3, to += 2) {
@@ -210,27 +236,67 @@ static void run_channels(const edgeofa_conv *l, const span *s, uint32_t *w, cons
     }
 }
 
+/* Widen the rows that a pass needs, those kept from the one before moved to the front. */
+static void widen_band(const edgeofa_conv *l, uint32_t *scratch, const int8_t *in, int32_t y,
+                       int32_t rows)
+{
+    const int32_t kept = l->kernel_rows > l->stride ? l->kernel_rows - l->stride : 0;
+    const int32_t first = y * l->stride - l->top;
+    const int32_t needed = (rows - 1) * l->stride + l->kernel_rows;
+    int32_t r = 0;
+    if (y && kept) {
+        memmove(scratch, scratch + l->band * l->stride * l->pitch,
+                (size_t)(kept * l->pitch) * sizeof *scratch);
+        r = kept;
+    }
+    for (; r < needed; r++) {
+        const int32_t row = first + r;
+        const int inside = row >= 0 && row < l->height;
+        widen_row(l, scratch + r * l->pitch, inside ? in + row * l->width * l->channels : NULL);
+    }
+}
+
+#ifdef EDGEOFA_TILES
+static void convolve_tiles(const edgeofa_conv *l, const int8_t *in, int8_t *out, uint32_t *scratch,
+                           const uint32_t *weights, const int32_t *quant)
+{
+    static const int32_t no_bias[2 * EDGEOFA_QUANT];
+    const int32_t row_bytes = l->out_width * l->out_channels, pairs = l->channels / 2;
+    const int32_t tiles = l->band / 2 * l->tiles, taps = l->kernel_rows * l->words;
+    uint32_t *const v = scratch + l->x_words, *const u = v + 16 * tiles * pairs;
+    int32_t *const m = (int32_t *)(u + 16 * 2 * pairs);
+    for (int32_t y = 0; y < l->out_height; y += l->band) {
+        widen_band(l, scratch, in, y, l->band);
+        for (int32_t t = 0; t < l->band / 2; t++)
+            l->tile_input(scratch + 2 * t * l->pitch, v + t * l->tiles * pairs);
+        for (int32_t c = 0; c < l->out_channels; c += 2) {
+            /* flash is slow for what comes from nine places at a time; sums are not there yet */
+            memcpy(m, weights + c / 2 * taps, (size_t)taps * sizeof *weights);
+            l->tile_weight((const uint32_t *)m, u);
+            for (int32_t p = 0; p < 16; p++)
+                l->tile_products(v + p * tiles * pairs, u + p * 2 * pairs, no_bias,
+                                 m + p * tiles * 2, tiles / 4);
+            for (int32_t t = 0; t < l->band / 2; t++)
+                l->tile_output(m + t * l->tiles * 2, quant + EDGEOFA_QUANT * c,
+                               out + (y + 2 * t) * row_bytes + c);
+        }
+    }
+}
+#endif
+
 void edgeofa_convolution(const edgeofa_conv *l, const int8_t *in, int8_t *out, uint32_t *scratch,
                          const uint32_t *weights, const int32_t *quant)
 {
     const int32_t row_bytes = l->out_width * l->out_channels;
-    const int32_t kept = l->kernel_rows > l->stride ? l->kernel_rows - l->stride : 0;
+#ifdef EDGEOFA_TILES
+    if (l->tile_input && l->tile_weight && l->tile_output) {
+        convolve_tiles(l, in, out, scratch, weights, quant);
+        return;
+    }
+#endif
     for (int32_t y = 0; y < l->out_height; y += l->band) {
         const int32_t rows = smaller(l->band, l->out_height - y);
-        const int32_t first = y * l->stride - l->top;
-        const int32_t needed = (rows - 1) * l->stride + l->kernel_rows;
-        int32_t r = 0;
-        if (y && kept) {
-            memmove(scratch, scratch + l->band * l->stride * l->pitch,
-                    (size_t)(kept * l->pitch) * sizeof *scratch);
-            r = kept;
-        }
-        for (; r < needed; r++) {
-            const int32_t row = first + r;
-            const int inside = row >= 0 && row < l->height;
-            widen_row(l, scratch + r * l->pitch,
-                      inside ? in + row * l->width * l->channels : NULL);
-        }
+        widen_band(l, scratch, in, y, rows);
         int8_t *const to = out + y * row_bytes;
         const span along = {scratch,   l->stride * l->pitch, to,   row_bytes,
                             l->out_channels, rows, l->out_width};

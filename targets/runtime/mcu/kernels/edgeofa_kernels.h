@@ -32,6 +32,12 @@ typedef void (*edgeofa_dense_kernel)(const uint32_t *x, const uint32_t *w, const
 typedef void (*edgeofa_split_kernel)(const int8_t *in, uint32_t *planes, int32_t rows);
 typedef void (*edgeofa_add_kernel)(const int8_t *a, const int8_t *b, int8_t *out, int32_t quads);
 
+/* A row of tiles of widened input to 16 planes; the weights of two channels to 16 places; sums of a
+ * row of tiles to outputs of two channels. */
+typedef void (*edgeofa_tile_input_kernel)(const uint32_t *x, uint32_t *v);
+typedef void (*edgeofa_tile_weight_kernel)(const uint32_t *from, uint32_t *u);
+typedef void (*edgeofa_tile_output_kernel)(const int32_t *m, const int32_t *quant, int8_t *out);
+
 typedef struct edgeofa_conv {
     int32_t height, width, channels; /* input */
     int32_t out_height, out_width, out_channels;
@@ -53,6 +59,13 @@ typedef struct edgeofa_conv {
     int32_t out_zero_point, low, high;
     /* blocks of `pixels`, then the rest of a row; [1]: for a last channel without a partner */
     edgeofa_conv_kernel whole[2], rest[2];
+    /* Winograd's way, where the first three are not NULL: a pass makes `band` rows, two for each
+     * row of `tiles` tiles; the products are pointwise convolutions of all its tiles, four a block */
+    edgeofa_tile_input_kernel tile_input;
+    edgeofa_tile_weight_kernel tile_weight;
+    edgeofa_tile_output_kernel tile_output;
+    edgeofa_conv_kernel tile_products;
+    int32_t tiles;
 } edgeofa_conv;
 
 typedef struct edgeofa_depthwise {
@@ -154,7 +167,9 @@ typedef struct edgeofa_depthwise_shape {
 } edgeofa_depthwise_shape;
 
 typedef struct edgeofa_dense_shape {
-    int32_t words, raw, zero_point, low, high;
+    int32_t words;
+    int32_t merged; /* two bytes are w + 256 w' */
+    int32_t raw, zero_point, low, high;
 } edgeofa_dense_shape;
 
 void edgeofa_conv_portable(const edgeofa_conv_shape *shape, const uint32_t *x, const uint32_t *w,

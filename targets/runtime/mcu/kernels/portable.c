@@ -59,6 +59,14 @@ void edgeofa_depthwise_portable(const edgeofa_depthwise_shape *s, const uint32_t
         }
 }
 
+/* The second weights of two lanes w + 256 w'. */
+static uint32_t upper_weights(uint32_t lanes)
+{
+    const uint32_t lower = edgeofa_even_bytes(lanes);
+    return edgeofa_pair((edgeofa_low(lanes) - edgeofa_low(lower)) / 256,
+                        (edgeofa_high(lanes) - edgeofa_high(lower)) / 256);
+}
+
 void edgeofa_dense_portable(const edgeofa_dense_shape *s, const uint32_t *x, const uint32_t *w,
                             const int32_t *quant, void *out, int32_t quads)
 {
@@ -67,7 +75,8 @@ void edgeofa_dense_portable(const edgeofa_dense_shape *s, const uint32_t *x, con
             int32_t sum = quant[EDGEOFA_QUANT * j];
             for (int32_t i = 0; i < s->words; i++) {
                 const uint32_t v = w[2 * i + j / 2];
-                sum += multiply_pairs(x[i], j % 2 ? edgeofa_odd_bytes(v) : edgeofa_even_bytes(v));
+                const uint32_t odd = s->merged ? upper_weights(v) : edgeofa_odd_bytes(v);
+                sum += multiply_pairs(x[i], j % 2 ? odd : edgeofa_even_bytes(v));
             }
             if (s->raw)
                 ((int32_t *)out)[o + j] = sum;
