@@ -93,7 +93,7 @@ def execute(target: Target, network: CompiledNetwork, graph: Graph) -> Executed:
             open_port(board.port, target.mcu.serial.baud) as port,
         ):
             link_ = BoardLink(port, board.port, reply_s=30.0)
-            done = perform(link_, 0, job, network, runs=1, limit_s=300.0)
+            done = perform(link_, image, job, network, runs=1, limit_s=300.0)
         executed = parse_runs(board.trace)[0].whole
     expected = run(graph, inputs).ravel()
     if done.output is None or not np.array_equal(done.output, expected):

@@ -6,7 +6,7 @@ else is here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,49 +66,59 @@ def read_jobs(jobs: Sequence[Job]) -> tuple[dict[int, CompiledNetwork], dict[int
     return networks, failures
 
 
+@dataclass(frozen=True)
+class Refused:
+    """A network that no image can hold, or that the compiler does not take."""
+
+    network: CompiledNetwork
+    reason: str
+
+
 def images(
-    target: Target,
-    jobs: Sequence[Job],
-    networks: Mapping[int, CompiledNetwork],
-    *,
-    emulated: bool,
-) -> Iterator[tuple[FirmwareImage, list[int]] | Failure]:
-    """Images that hold all ``networks``, with the numbers of those in each; a failure for one
-    that no image can hold, or that the compiler refuses."""
-    pending = _partition(target, networks)
+    target: Target, networks: Iterable[CompiledNetwork], *, emulated: bool
+) -> Iterator[FirmwareImage | Refused]:
+    """As few images as hold all ``networks``, each network once.
+
+    The order of ``networks`` makes no difference, so that the same ones give the same images.
+    """
+    distinct = {network.sha256: network for network in networks}
+    pending = _partition(target, [distinct[digest] for digest in sorted(distinct)])
     while pending:
-        numbers = pending.pop(0)
+        group = pending.pop(0)
         try:
-            image = link(target, [networks[n] for n in numbers], emulated=emulated)
+            yield link(target, group, emulated=emulated)
         except DeviceError as error:
-            if len(numbers) == 1:
-                yield Failure(jobs[numbers[0]], str(error))
-                continue
-            if not isinstance(error, DoesNotFit):
+            if len(group) == 1:
+                yield Refused(group[0], str(error))
+            elif isinstance(error, DoesNotFit):
+                middle = len(group) // 2
+                pending = [group[:middle], group[middle:], *pending]
+            else:
                 # one of them is to blame
-                pending = [[n] for n in numbers] + pending
-                continue
-            middle = len(numbers) // 2
-            pending = [numbers[:middle], numbers[middle:], *pending]
-            continue
-        yield image, numbers
+                pending = [[network] for network in group] + pending
 
 
-def _partition(target: Target, networks: Mapping[int, CompiledNetwork]) -> list[list[int]]:
-    """Numbers of networks that one flash should hold, in order."""
+def _partition(target: Target, networks: Sequence[CompiledNetwork]) -> list[list[CompiledNetwork]]:
+    """Groups that one flash should hold."""
     if target.mcu is None:
         raise UsageError("not a microcontroller: no section [mcu]", where=f"target {target.name}")
     room = target.mcu.flash.bytes * _WEIGHT_SHARE
-    groups: list[list[int]] = []
+    groups: list[list[CompiledNetwork]] = []
     left = 0.0
-    for number, network in networks.items():
+    for network in networks:
         size = network.weight_bytes + _CODE_BYTES
         if not groups or size > left or len(groups[-1]) == MAX_NETWORKS:
             groups.append([])
             left = room
-        groups[-1].append(number)
+        groups[-1].append(network)
         left -= size
     return groups
+
+
+def numbers_in(image: FirmwareImage, networks: Mapping[int, CompiledNetwork]) -> list[int]:
+    """Numbers of the jobs whose networks the image holds."""
+    held = set(image.networks)
+    return [number for number, network in networks.items() if network.sha256 in held]
 
 
 def check_board(found: BoardInfo, image: FirmwareImage, clock_hz: float, where: str) -> None:
@@ -140,19 +150,20 @@ def check_board(found: BoardInfo, image: FirmwareImage, clock_hz: float, where: 
 
 def perform(
     link_: BoardLink,
-    index: int,
+    image: FirmwareImage,
     job: Job,
     network: CompiledNetwork,
     *,
     runs: int,
     limit_s: float,
 ) -> BoardRun:
-    """Run network ``index`` of the image: once with the job's input for its output, then ``runs``
-    times for time, and once more for the layers where an output is wanted.
+    """Run ``network`` of ``image``: once with the job's input for its output, then ``runs`` times
+    for time, and once more for the layers where an output is wanted.
 
     A network overwrites its input, so the runs after the first one compute on what it left; no
     kernel's time depends on values.
     """
+    index = image.networks.index(network.sha256)
     info = link_.select(index)
     if (info.input_bytes, info.output_bytes) != (network.input_bytes, network.output_bytes):
         raise DeviceError(f"network {index} has other sizes there than in the image")

@@ -19,7 +19,15 @@ from edgeofa.backends.firmware.link import (
     find_compiler,
 )
 from edgeofa.devices.base import Device, Failure, Job, Measurement, Outcome, Progress
-from edgeofa.devices.mcu_jobs import BoardRun, check_board, images, perform, read_jobs
+from edgeofa.devices.mcu_jobs import (
+    BoardRun,
+    Refused,
+    check_board,
+    images,
+    numbers_in,
+    perform,
+    read_jobs,
+)
 from edgeofa.devices.native import build, source_digest
 from edgeofa.devices.serial_port import open_port
 from edgeofa.devices.serial_protocol import BoardLink
@@ -87,64 +95,73 @@ class QemuBoardDevice(Device):
             raise UsageError(f"{threads} threads on a core", where=self.name)
         networks, failures = read_jobs(jobs)
         found: dict[int, Outcome] = dict(failures)
-        places = {id(job): number for number, job in enumerate(jobs)}
         if progress is not None and failures:
             progress(len(failures))
         with work_folder("boards") as folder:
-            for part in images(self._target, jobs, networks, emulated=True):
-                if isinstance(part, Failure):
-                    done: Mapping[int, Outcome] = {places[id(part.job)]: part}
-                else:
-                    image, numbers = part
-                    done = self._image(image, numbers, jobs, networks, folder)
+            for part in images(self._target, networks.values(), emulated=True):
+                done = self._part(part, jobs, networks, folder)
                 found |= done
                 if progress is not None:
                     progress(len(done))
         return [found[number] for number in range(len(jobs))]
 
-    def _image(
+    def _part(
         self,
-        image: FirmwareImage,
-        numbers: Sequence[int],
+        part: FirmwareImage | Refused,
         jobs: Sequence[Job],
         networks: Mapping[int, CompiledNetwork],
         folder: Path,
     ) -> dict[int, Outcome]:
         """Run an image's networks; one that kills the board costs only itself."""
+        if isinstance(part, Refused):
+            refused = [
+                n for n, network in networks.items() if network.sha256 == part.network.sha256
+            ]
+            return {n: Failure(jobs[n], part.reason) for n in refused}
+        numbers = numbers_in(part, networks)
         found: dict[int, Outcome] = {}
         while len(found) < len(numbers):
-            rest = list(range(len(found), len(numbers)))
-            runs: dict[int, BoardRun] = {}
-            broken: str | None = None
-            place = folder / f"{image.digest[:16]}-{numbers[len(found)]:06}"
-            with (
-                emulated_board(self._mcu, place, elf=image.elf, plugin=self._plugin) as board,
-                open_port(board.port, self._mcu.serial.baud) as port,
-            ):
-                link = BoardLink(port, board.port, reply_s=_REPLY_S)
-                check_board(link.identify(), image, self._core.clock_hz, self.name)
-                for index in rest:
-                    number = numbers[index]
-                    job, network = jobs[number], networks[number]
-                    try:
-                        runs[index] = perform(
-                            link, index, job, network, runs=1, limit_s=self._timeout_s
-                        )
-                    except DeviceError as error:
-                        broken = str(error)
-                        break
+            rest = numbers[len(found) :]
+            place = folder / f"{part.digest[:16]}-{rest[0]:06}"
+            runs, broken = self._session(part, rest, jobs, networks, place)
             # the board has ended, and with it what it keeps a processor busy with
             traced = parse_runs(place / TRACE)
-            for index, run in runs.items():
-                job, wanted = jobs[numbers[index]], 2 if jobs[numbers[index]].want_output else 1
+            for number, run in runs.items():
+                job, wanted = jobs[number], 2 if jobs[number].want_output else 1
                 mine, traced = traced[:wanted], traced[wanted:]
                 if len(mine) != wanted:
                     raise FileFormatError("the trace lacks runs that were made", where=place)
-                found[numbers[index]] = self._measurement(job, run, mine)
+                found[number] = self._measurement(job, run, mine)
             if broken is not None:
                 number = numbers[len(found)]
                 found[number] = Failure(jobs[number], broken)
         return found
+
+    def _session(
+        self,
+        image: FirmwareImage,
+        numbers: Sequence[int],
+        jobs: Sequence[Job],
+        networks: Mapping[int, CompiledNetwork],
+        place: Path,
+    ) -> tuple[dict[int, BoardRun], str | None]:
+        """One start of the board: what ran, in order, and why the next one did not."""
+        runs: dict[int, BoardRun] = {}
+        with (
+            emulated_board(self._mcu, place, elf=image.elf, plugin=self._plugin) as board,
+            open_port(board.port, self._mcu.serial.baud) as port,
+        ):
+            link = BoardLink(port, board.port, reply_s=_REPLY_S)
+            check_board(link.identify(), image, self._core.clock_hz, self.name)
+            for number in numbers:
+                job, network = jobs[number], networks[number]
+                try:
+                    runs[number] = perform(
+                        link, image, job, network, runs=1, limit_s=self._timeout_s
+                    )
+                except DeviceError as error:
+                    return runs, str(error)
+        return runs, None
 
     def _cost(self, executed: Executed) -> CycleCost:
         mca = None if self._prices is None else self._prices.cycles

@@ -28,7 +28,15 @@ from edgeofa.devices.base import (
     Progress,
 )
 from edgeofa.devices.flash.place import flash_image, wait_for
-from edgeofa.devices.mcu_jobs import BoardRun, check_board, images, perform, read_jobs
+from edgeofa.devices.mcu_jobs import (
+    BoardRun,
+    Refused,
+    check_board,
+    images,
+    numbers_in,
+    perform,
+    read_jobs,
+)
 from edgeofa.devices.serial_port import open_port
 from edgeofa.devices.serial_protocol import MAX_RUNS, BoardLink, clock_error
 from edgeofa.errors import DeviceError, UsageError
@@ -44,14 +52,14 @@ _CLOCK_TOLERANCE = 0.05
 class SerialBoardDevice(Device):
     """The board at ``address`` as a device of ``target``.
 
-    Every call of ``run`` writes the image that holds its networks, unless the board runs that image
-    already. Raises ``DeviceError``, and records nothing, when the board is of another kind, runs at
-    another clock than its firmware believes, or does not answer in time.
+    ``run`` writes an image that holds all its networks, unless the one that was written last does.
+    Raises ``DeviceError``, and records nothing, when the board is of another kind, runs at another
+    clock than its firmware believes, or does not answer in time and cannot be flashed again.
     """
 
     evidence: Evidence = "measured"
 
-    def __init__(self, target: Target | None, address: str):
+    def __init__(self, target: Target | None, address: str, *, run_limit_s: float = _RUN_LIMIT_S):
         if target is None or target.mcu is None or target.core is None:
             raise UsageError("a serial board needs a target with a section [mcu]", where=address)
         self.name = address
@@ -59,6 +67,9 @@ class SerialBoardDevice(Device):
         self._mcu = target.mcu
         self._clock_hz = target.core.clock_hz
         self._port = port_of(address)
+        self._limit_s = run_limit_s
+        #: what was flashed last: rounds of a measurement ask for the same networks again
+        self._image: FirmwareImage | None = None
         #: images whose clock was compared with ours
         self._checked: set[str] = set()
 
@@ -98,37 +109,51 @@ class SerialBoardDevice(Device):
             raise UsageError(f"{threads} threads on a core", where=self.name)
         networks, failures = read_jobs(jobs)
         found: dict[int, Outcome] = dict(failures)
-        places = {id(job): number for number, job in enumerate(jobs)}
         with self.exclusive():
-            for part in images(self._target, jobs, networks, emulated=False):
-                if isinstance(part, Failure):
-                    found[places[id(part.job)]] = part
-                    continue
-                found |= self._image(*part, jobs, networks)
-                if progress is not None:
-                    progress(len(part[1]))
+            held = {} if self._image is None else _held(self._image, networks)
+            if held and self._image is not None:
+                self._collect(self._image, held, jobs, found, progress)
+            rest = {n: network for n, network in networks.items() if n not in found}
+            for part in images(self._target, rest.values(), emulated=False):
+                if isinstance(part, Refused):
+                    refused = [
+                        n for n, network in rest.items() if network.sha256 == part.network.sha256
+                    ]
+                    found |= {n: Failure(jobs[n], part.reason) for n in refused}
+                else:
+                    self._image = part
+                    self._collect(part, _held(part, rest), jobs, found, progress)
         return [found[number] for number in range(len(jobs))]
 
-    def _image(
+    def _collect(
         self,
         image: FirmwareImage,
-        numbers: Sequence[int],
-        jobs: Sequence[Job],
         networks: Mapping[int, CompiledNetwork],
-    ) -> dict[int, Outcome]:
-        if not self._runs(image):
-            flash_image(self._target, image, port=self._port)
-        found: dict[int, Outcome] = {}
-        with open_port(self._port, self._mcu.serial.baud) as port:
-            link = BoardLink(port, self._port)
-            check_board(link.identify(), image, self._clock_hz, self.name)
-            self._check_clock(link, image)
-            for index, number in enumerate(numbers):
-                job = jobs[number]
-                runs = max(1, min(job.runs, MAX_RUNS))
-                done = perform(link, index, job, networks[number], runs=runs, limit_s=_RUN_LIMIT_S)
-                found[number] = self._measurement(job, done)
-        return found
+        jobs: Sequence[Job],
+        found: dict[int, Outcome],
+        progress: Progress | None,
+    ) -> None:
+        """Run what ``image`` holds. A network that hangs the board costs itself; the board is
+        flashed again, which resets it, and goes on; where that fails, nothing is recorded."""
+        pending = dict(networks)
+        while pending:
+            if not self._runs(image):
+                flash_image(self._target, image, port=self._port)
+            with open_port(self._port, self._mcu.serial.baud) as port:
+                link = BoardLink(port, self._port)
+                check_board(link.identify(), image, self._clock_hz, self.name)
+                self._check_clock(link, image)
+                for number in list(pending):
+                    job, network = jobs[number], pending.pop(number)
+                    runs = max(1, min(job.runs, MAX_RUNS))
+                    try:
+                        done = perform(link, image, job, network, runs=runs, limit_s=self._limit_s)
+                    except DeviceError as error:
+                        found[number] = Failure(job, str(error))
+                        break
+                    found[number] = self._measurement(job, done)
+                    if progress is not None:
+                        progress(1)
 
     def _runs(self, image: FirmwareImage) -> bool:
         """Whether the board runs this image already; what else it does is flashing's affair."""
@@ -165,6 +190,12 @@ class SerialBoardDevice(Device):
             arena_bytes=run.memory.arena_used,
             stack_bytes=run.memory.stack_used,
         )
+
+
+def _held(
+    image: FirmwareImage, networks: Mapping[int, CompiledNetwork]
+) -> dict[int, CompiledNetwork]:
+    return {number: networks[number] for number in numbers_in(image, networks)}
 
 
 def port_of(address: str) -> str:

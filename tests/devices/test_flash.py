@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from typer.testing import CliRunner
 from edgeofa.backends.firmware.backend import FirmwareBackend
 from edgeofa.backends.firmware.link import FirmwareImage, link, read_network
 from edgeofa.cli.main import app, command
+from edgeofa.devices import serial_board
 from edgeofa.devices.base import Job, Measurement
 from edgeofa.devices.flash import copy, esptool, openocd, pyocd
 from edgeofa.devices.flash.base import FlashRequest
@@ -91,6 +93,42 @@ def test_a_board_behind_a_debugger_is_flashed_run_and_measured(
             assert len(outcome.samples_ns) == 3
             assert len(set(outcome.samples_ns)) == 1
             assert len(outcome.layers_ms) == len(graph.ops)
+
+
+@needs_gdb
+def test_a_network_that_hangs_a_real_board_costs_only_itself(
+    artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And an image that holds what is asked for again is not written again."""
+    hanging = tmp_path / "hanging.zip"
+    with zipfile.ZipFile(artifact) as source, zipfile.ZipFile(hanging, "w") as target:
+        for name in source.namelist():
+            text = source.read(name).decode()
+            start = "int edgeofa_run(void)\n{"
+            target.writestr(name, text.replace(start, f"{start}\n    for (;;) {{}}"))
+    written: list[str] = []
+
+    def counted(target: Target, image: FirmwareImage, **more: object) -> None:
+        written.append(image.digest)
+        flash_image(target, image, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(serial_board, "flash_image", counted)
+    mcu = load_target("nucleo-l4r5zi").mcu
+    assert mcu is not None
+    with emulated_board(mcu, tmp_path / "board", debugger=True) as board:
+        assert board.gdb is not None
+        mps = _mps_board(board.gdb)
+        device = SerialBoardDevice(mps, f"serial:{board.port}", run_limit_s=1.0)
+        jobs = [Job(path, "firmware") for path in (artifact, hanging, artifact)]
+        outcomes = device.run(jobs)
+        assert [isinstance(o, Measurement) for o in outcomes] == [True, False, True]
+        # once for the empty board, once after it hung
+        assert len(written) == 2
+        (again,) = device.run([Job(artifact, "firmware", runs=2)])
+        assert isinstance(again, Measurement)
+        assert len(again.samples_ns) == 2
+        assert len(set(written)) == 1
+        assert len(written) == 2
 
 
 @needs_gdb

@@ -16,6 +16,7 @@ def flash(request: FlashRequest) -> bool:
     commands = [
         "set confirm off",
         "set remotetimeout 10",
+        "set tcp auto-retry off",
         f"target extended-remote {server}",
         "load",
         "compare-sections",
