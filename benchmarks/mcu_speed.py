@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeofa.backends.firmware.backend import FirmwareBackend
+from edgeofa.backends.firmware.link import link, read_network
 from edgeofa.devices.base import Job, Measurement
 from edgeofa.devices.qemu_board import QemuBoardDevice
 from edgeofa.errors import DeviceError, MissingMaterial
@@ -131,6 +132,9 @@ class Row:
     arena_bytes: int
     stack_bytes: int | None
     weight_bytes: int
+    #: of the whole firmware: code of the network and its kernels, and of the serial protocol; stack
+    firmware_flash_bytes: int
+    firmware_ram_bytes: int
     layers: tuple[Layer, ...]
     published: tuple[Published, ...]
     failures: tuple[str, ...]
@@ -172,6 +176,7 @@ def judge(graph: Graph, name: str, target: str, folder: Path) -> Row:
     (outcome,) = QemuBoardDevice(described).run([Job(artifact.path, "firmware", want_output=True)])
     if not isinstance(outcome, Measurement):
         raise DeviceError(outcome.reason, where=f"{target}, {name}")
+    image = link(described, [read_network(artifact.path)], emulated=True)
     ms, error, total = outcome.samples_ns[0] / 1e6, outcome.model_error, macs(graph)
     folded = fold_pads(graph)
     layers = tuple(
@@ -198,6 +203,8 @@ def judge(graph: Graph, name: str, target: str, folder: Path) -> Row:
         arena_bytes=artifact.peak_bytes,
         stack_bytes=outcome.stack_bytes,
         weight_bytes=artifact.weight_bytes,
+        firmware_flash_bytes=image.flash_bytes,
+        firmware_ram_bytes=image.ram_bytes,
         layers=layers,
         published=()
         if reference is None
@@ -219,6 +226,10 @@ def show(row: Row) -> None:
         print(f"  {published.ms:8.2f} ms  {published.runtime}, {published.round}; {speed}")
     stack = "" if row.stack_bytes is None else f", {row.stack_bytes} bytes of stack"
     print(f"  {row.arena_bytes} bytes of arena{stack}, {row.weight_bytes} bytes of constants")
+    print(
+        f"  the whole firmware: {row.firmware_flash_bytes} bytes of flash, "
+        f"{row.firmware_ram_bytes} of RAM, serial protocol and stack included"
+    )
     for layer in row.layers:
         per = "" if layer.cycles_per_mac is None else f"{layer.cycles_per_mac:6.2f} per MAC"
         print(f"    {layer.ms:8.3f} ms {per:15} {layer.kind} {layer.name}")

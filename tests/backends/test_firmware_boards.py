@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sample_graphs
+from random_layers import random_layer
 
 from edgeofa.backends.firmware.backend import FirmwareBackend
 from edgeofa.devices.base import Job, Measurement
@@ -22,6 +23,8 @@ from edgeofa.graph.quantize import quantize_with
 from edgeofa.graph.reference import quantization, quantize_array, run
 from edgeofa.spaces import load_space
 from edgeofa.targets import load_target
+
+_RANDOM_LAYERS = 16
 
 pytestmark = pytest.mark.skipif(
     shutil.which("arm-none-eabi-gcc") is None or shutil.which("qemu-system-arm") is None,
@@ -38,6 +41,7 @@ def graphs() -> list[Graph]:
         *(sample_graphs.int8_graph(case, seed=5) for case in sample_graphs.CASES),
         *(sample_graphs.finer_output(sample_graphs.int8_graph(c)) for c in sample_graphs.LINEAR),
         quantize_with(whole, [seen]),
+        *(random_layer(seed) for seed in range(_RANDOM_LAYERS)),
     ]
 
 

@@ -15,6 +15,7 @@ from firmware_host import layer_outputs
 from graph_cases import graphs, images
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from random_layers import random_layer
 
 from edgeofa.backends.firmware.network import Network, lower
 from edgeofa.errors import UnsupportedOperator
@@ -47,6 +48,13 @@ def test_random_graphs(graph: Graph, seed: int, keep: bool, tight: bool) -> None
     # without room every band is a single row
     network = lower(quantized, 0 if tight else None)
     assert_bit_exact(network, stored_input(quantized, seed))
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 10**6), st.booleans())
+def test_random_layers(seed: int, tight: bool) -> None:
+    graph = random_layer(seed)
+    assert_bit_exact(lower(graph, 0 if tight else None), stored_input(graph, seed))
 
 
 @pytest.mark.parametrize("case", sample_graphs.CASES)
