@@ -9,7 +9,9 @@ import typer
 
 
 def flash(
-    network: Annotated[Path, typer.Argument(help="What the back end firmware wrote (.zip).")],
+    network: Annotated[
+        Path, typer.Argument(help="Folder of edgeofa compile, or a deployment's .zip.")
+    ],
     target: Annotated[str, typer.Option(help="Target key (see `edgeofa target list`) or file.")],
     method: Annotated[
         str | None, typer.Option(help="gdb, stm32flash, openocd, pyocd, esptool or copy.")

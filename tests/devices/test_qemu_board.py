@@ -134,6 +134,18 @@ def test_an_archive_that_writes_elsewhere_is_refused(tmp_path: Path) -> None:
         read_network(path)
 
 
+def test_a_folder_of_sources_is_the_same_network(
+    artifacts: dict[str, Path], tmp_path: Path
+) -> None:
+    path = artifacts["dense_after_mean"]
+    with zipfile.ZipFile(path) as archive:
+        archive.extractall(tmp_path)
+    assert read_network(tmp_path) == read_network(path)
+    (tmp_path / "edgeofa_network.h").unlink()
+    with pytest.raises(FileFormatError, match="not a compiled network"):
+        read_network(tmp_path)
+
+
 def test_what_does_not_fit_says_by_how_many_bytes(artifacts: dict[str, Path]) -> None:
     network = read_network(artifacts["network"])
     target = load_target("nucleo-l4r5zi")

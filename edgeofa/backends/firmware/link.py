@@ -36,6 +36,7 @@ _SIZES = ("INPUT_BYTES", "OUTPUT_BYTES", "ARENA_BYTES", "WEIGHT_BYTES", "LAYERS"
 _TIMEOUT_S = 300
 _MAX_MEMBER_BYTES = 1 << 26
 _MAX_MEMBERS = 64
+_SOURCE = re.compile(r"[A-Za-z0-9_]+\.(c|h|txt)")
 MAX_NETWORKS = 256
 _KEPT_IMAGES = 100
 #: what keeps a core from the levels above
@@ -101,19 +102,10 @@ def find_compiler() -> str | None:
 
 
 def read_network(path: Path) -> CompiledNetwork:
-    """An artifact of the back end ``firmware``; ``FileFormatError`` when it is none."""
+    """An artifact of the back end ``firmware``, or the folder that ``edgeofa compile`` wrote;
+    ``FileFormatError`` when it is neither."""
     try:
-        content = path.read_bytes()
-        with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
-            if len(members) > _MAX_MEMBERS:
-                raise FileFormatError(f"{len(members)} files in it", where=path)
-            for member in members:
-                if not re.fullmatch(r"[A-Za-z0-9_]+\.(c|h|txt)", member.filename):
-                    raise FileFormatError(f"a file {member.filename[:80]!r} in it", where=path)
-                if member.file_size > _MAX_MEMBER_BYTES:
-                    raise FileFormatError(f"{member.filename} is too large", where=path)
-            files = {member.filename: archive.read(member) for member in members}
+        files = _folder(path) if path.is_dir() else _archive(path)
         header = files[f"{_NETWORK}.h"].decode()
         files[f"{_NETWORK}.c"]
     except (OSError, zipfile.BadZipFile, KeyError, UnicodeDecodeError) as error:
@@ -124,7 +116,30 @@ def read_network(path: Path) -> CompiledNetwork:
         if match is None:
             raise FileFormatError(f"{_NETWORK}.h does not state {name}", where=path)
         sizes[name.lower()] = int(match[1])
-    return CompiledNetwork(hashlib.sha256(content).hexdigest(), files, **sizes)
+    digest = hashlib.sha256()
+    for name, content in sorted(files.items()):
+        digest.update(f"{name} {len(content)}\n".encode() + content)
+    return CompiledNetwork(digest.hexdigest(), files, **sizes)
+
+
+def _archive(path: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        if len(members) > _MAX_MEMBERS:
+            raise FileFormatError(f"{len(members)} files in it", where=path)
+        for member in members:
+            if not _SOURCE.fullmatch(member.filename):
+                raise FileFormatError(f"a file {member.filename[:80]!r} in it", where=path)
+            if member.file_size > _MAX_MEMBER_BYTES:
+                raise FileFormatError(f"{member.filename} is too large", where=path)
+        return {member.filename: archive.read(member) for member in members}
+
+
+def _folder(path: Path) -> dict[str, bytes]:
+    found = [p for p in sorted(path.iterdir()) if _SOURCE.fullmatch(p.name) and p.is_file()]
+    if len(found) > _MAX_MEMBERS or any(p.stat().st_size > _MAX_MEMBER_BYTES for p in found):
+        raise FileFormatError("too many or too large files in it", where=path)
+    return {p.name: p.read_bytes() for p in found}
 
 
 def link(target: Target, networks: Sequence[CompiledNetwork], *, emulated: bool) -> FirmwareImage:
