@@ -2,7 +2,7 @@
 
 Each takes a limit for its scratch memory, which holds a band of widened rows: the tighter it is,
 the shorter the band, and the more often weights are widened and loops entered. A strict limit is
-kept wherever a band of one row keeps it, another one as long as it does not make the layer slow.
+kept wherever a band of one row keeps it, another one never below what keeps most layers fast.
 """
 
 from __future__ import annotations
@@ -36,10 +36,11 @@ from edgeofa.graph.ir import Graph, Op
 from edgeofa.graph.memory import Lead
 from edgeofa.graph.reference import quantization
 
-#: what widening weights may cost, of the layer's work: where memory is plenty, and where it is not
-_OVERHEAD, _TOLERABLE_OVERHEAD = 0.015, 0.05
-#: scratch memory that a layer may take in any case to keep that
-_ALWAYS_BYTES = 6144
+#: what widening weights may cost, of the layer's work
+_OVERHEAD = 0.015
+#: scratch memory that a layer may take in any case, lest it be slow; enough for most, so that a
+#: layer costs the same time in a block that is profiled and in a network with more memory
+_ALWAYS_BYTES = 7680
 #: pairs of channels whose weights are widened together, and what they may take: each time, the code
 #: that widens and the loops are fetched from flash again
 _MOST_PAIRS, _PAIRS_BYTES = 8, 4096
@@ -158,16 +159,13 @@ def lower_conv(graph: Graph, op: Op, limit: int, *, strict: bool) -> Layer:
         return 4 * (x_words(band) + 2 * pairs * kernel_rows * reach + raw_sums)
 
     per_row = 1 if pointwise else out_width
-    wanted, tolerable = (
-        min(out_height, ceil(_WEIGHT_CYCLES / (share * _PRODUCT_CYCLES * per_row)))
-        for share in (_OVERHEAD, _TOLERABLE_OVERHEAD)
-    )
+    wanted = min(out_height, ceil(_WEIGHT_CYCLES / (_OVERHEAD * _PRODUCT_CYCLES * per_row)))
     # some pairs of channels come before a longer band, where they take little
     few = min(_FEW_PAIRS, -(-cout // 2))
     if strict or scratch(0, few) - scratch(0, 0) > _FEW_PAIRS_BYTES:
         few = 1
     if not strict:
-        limit = max(limit, min(scratch(tolerable, few), _ALWAYS_BYTES))
+        limit = max(limit, _ALWAYS_BYTES)
     band = _largest_band(limit, wanted, lambda n: scratch(n, few))
     group = grouped(kernel_rows, words, chunk)
     upright = (
