@@ -79,7 +79,7 @@ def deploy(
             f"{deployment.measured_ms:.2f} ms on the device",
             where=deployment.device,
             hint="a larger budget, or profile the device again: edgeofa profile "
-            f"--target {target} --space {deployment.space}",
+            f"--target {target} --space {space or deployment.space}",
         )
     low, high = deployment.interval_ms
     if deployment.status != "ok" and low < budget.latency_ms < high:

@@ -68,6 +68,9 @@ def diff(old: Name, new: Name, json: Json = False) -> None:
 @app.command()
 def verify(
     table: Name,
+    space: Annotated[
+        str | None, typer.Option(help="File of the table's space, where it is one of your own.")
+    ] = None,
     spot: Annotated[int, typer.Option(help="Random blocks to measure again.", min=0)] = 0,
     device: Annotated[
         str | None, typer.Option(help="Device name or address; the target's own by default.")
@@ -88,14 +91,16 @@ def verify(
     from edgeofa.targets import load_target
 
     path, found = open_table(table)
-    target, space = load_target(found.header.target), load_space(found.header.space)
-    findings = check_table(found, space, target)
+    target, declared = load_target(found.header.target), load_space(space or found.header.space)
+    findings = check_table(found, declared, target)
     backend = get_backend(found.header.backend)
     checks: tuple[tuple[Change, bool], ...] = ()
     if spot:
         reached = device_for(target, device)
         typer.echo(f"device: {reached.name} ({reached.evidence})", err=True)
-        checks = spot_check(found, target, space, backend, blocks=spot, device=reached, seed=seed)
+        checks = spot_check(
+            found, target, declared, backend, blocks=spot, device=reached, seed=seed
+        )
     if json:
         measured = [{"change": change, "differs": differs} for change, differs in checks]
         typer.echo(dumps({"findings": findings, "spot": measured}))
@@ -107,7 +112,7 @@ def verify(
         raise RegressionFound(
             f"{len(wrong)} errors, {len(moved)} of {len(checks)} blocks moved",
             where=path,
-            hint=f"edgeofa profile --fresh --target {target.name} --space {space.name}",
+            hint=f"edgeofa profile --fresh --target {target.name} --space {declared.source}",
         )
 
 
