@@ -28,10 +28,8 @@ static uint8_t reply[FRAME_MAX_PAYLOAD];
 static size_t reply_length;
 
 /* Cycles of each layer in the last run that recorded them. */
-static struct {
-  uint16_t id;
-  uint64_t cycles;
-} layers[MAX_LAYERS];
+static uint16_t layer_ids[MAX_LAYERS];
+static uint64_t cycles_of[MAX_LAYERS];
 static uint32_t layer_count;
 static uint64_t layer_start;
 static bool recording;
@@ -59,7 +57,7 @@ static void put_bytes(const void *bytes, size_t n) {
 
 __attribute__((noinline)) void edgeofa_layer_begin(int layer) {
   if (!recording) return;
-  if (layer_count < MAX_LAYERS) layers[layer_count].id = (uint16_t)layer;
+  if (layer_count < MAX_LAYERS) layer_ids[layer_count] = (uint16_t)layer;
   layer_start = board->cycles();
   EDGEOFA_MARK(MARK_LAYER);
 }
@@ -69,7 +67,7 @@ __attribute__((noinline)) void edgeofa_layer_end(int layer) {
   if (!recording) return;
   EDGEOFA_MARK(MARK_LAYER_DONE);
   uint64_t now = board->cycles();
-  if (layer_count < MAX_LAYERS) layers[layer_count].cycles = now - layer_start;
+  if (layer_count < MAX_LAYERS) cycles_of[layer_count] = now - layer_start;
   layer_count++;
 }
 
@@ -165,8 +163,8 @@ static uint8_t layer_cycles(const uint8_t *p, size_t n) {
   if (first > kept) return BAD_VALUE;
   put(layer_count, 4);
   for (uint32_t i = first; i < kept && i - first < LAYERS_PER_REPLY; i++) {
-    put(layers[i].id, 2);
-    put(layers[i].cycles, 8);
+    put(layer_ids[i], 2);
+    put(cycles_of[i], 8);
   }
   return OK;
 }
