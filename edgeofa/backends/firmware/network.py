@@ -7,8 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from edgeofa.backends.firmware import simple
+from edgeofa.backends.firmware.conv import lower_conv
 from edgeofa.backends.firmware.layer import Layer
-from edgeofa.backends.firmware.linear import lower_conv, lower_dense, lower_depthwise
+from edgeofa.backends.firmware.linear import lower_dense, lower_depthwise
 from edgeofa.errors import UnsupportedOperator
 from edgeofa.graph.ir import Graph, Op, OpKind
 from edgeofa.graph.memory import MemoryPlan, plan_memory
