@@ -23,7 +23,7 @@ from edgeofa.backends.firmware.link import (
 )
 from edgeofa.devices.base import Failure, Job
 from edgeofa.devices.serial_protocol import BoardInfo, BoardLink, MemoryUse
-from edgeofa.errors import DeviceError, EdgeofaError, UsageError
+from edgeofa.errors import DeviceError, EdgeofaError, SetupError, UsageError
 from edgeofa.targets import Target
 
 #: of the board's flash for weights; code is not counted before it is linked
@@ -87,6 +87,8 @@ def images(
         group = pending.pop(0)
         try:
             yield link(target, group, emulated=emulated)
+        except SetupError:
+            raise
         except DeviceError as error:
             if len(group) == 1:
                 yield Refused(group[0], str(error))

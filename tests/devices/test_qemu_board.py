@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from sample_graphs import images, int8_graph
 
+from edgeofa.backends.firmware import link as firmware_link
 from edgeofa.backends.firmware.backend import FirmwareBackend
 from edgeofa.backends.firmware.link import DoesNotFit, link, read_network
 from edgeofa.devices.base import Failure, Job, Measurement
 from edgeofa.devices.qemu_board import QemuBoardDevice
 from edgeofa.devices.registry import device_for
-from edgeofa.errors import FileFormatError, UsageError
+from edgeofa.errors import FileFormatError, SetupError, UsageError
 from edgeofa.graph.reference import quantize_array, run
 from edgeofa.targets import load_target
 
@@ -124,6 +125,15 @@ def test_bad_jobs(artifacts: dict[str, Path], tmp_path: Path) -> None:
         device.run([Job(path, "litert")])
     with pytest.raises(UsageError, match="2 threads"):
         device.run([Job(path, "firmware")], threads=2)
+
+
+def test_a_missing_compiler_is_nobodys_failure(
+    artifacts: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = QemuBoardDevice(load_target("nucleo-l4r5zi"))
+    monkeypatch.setattr(firmware_link, "find_compiler", lambda: None)
+    with pytest.raises(SetupError, match="arm-none-eabi-gcc is missing"):
+        device.run([Job(path, "firmware") for path in artifacts.values()])
 
 
 def test_an_archive_that_writes_elsewhere_is_refused(tmp_path: Path) -> None:
