@@ -1,4 +1,4 @@
-"""The microcontroller benchmarks' verdicts: each can fail, and none passes unseen models unjudged."""
+"""The microcontroller benchmarks' verdicts: each can fail, and unseen models are not judged."""
 
 from __future__ import annotations
 
