@@ -70,6 +70,8 @@ class SerialBoardDevice(Device):
         self._limit_s = run_limit_s
         #: what was flashed last: rounds of a measurement ask for the same networks again
         self._image: FirmwareImage | None = None
+        #: networks that were asked for together, by digest
+        self._known: dict[str, CompiledNetwork] = {}
         #: images whose clock was compared with ours
         self._checked: set[str] = set()
 
@@ -110,20 +112,30 @@ class SerialBoardDevice(Device):
         networks, failures = read_jobs(jobs)
         found: dict[int, Outcome] = dict(failures)
         with self.exclusive():
-            held = {} if self._image is None else _held(self._image, networks)
-            if held and self._image is not None:
-                self._collect(self._image, held, jobs, found, progress)
-            rest = {n: network for n, network in networks.items() if n not in found}
-            for part in images(self._target, rest.values(), emulated=False):
+            for part in self._images(networks):
                 if isinstance(part, Refused):
-                    refused = [
-                        n for n, network in rest.items() if network.sha256 == part.network.sha256
-                    ]
+                    digest = part.network.sha256
+                    refused = [n for n, network in networks.items() if network.sha256 == digest]
                     found |= {n: Failure(jobs[n], part.reason) for n in refused}
                 else:
                     self._image = part
-                    self._collect(part, _held(part, rest), jobs, found, progress)
+                    self._collect(part, _held(part, networks), jobs, found, progress)
         return [found[number] for number in range(len(jobs))]
+
+    def _images(self, networks: Mapping[int, CompiledNetwork]) -> list[FirmwareImage | Refused]:
+        """Images that hold ``networks``: the board's own if it does, else one that also holds what
+        was asked for before, because rounds of a measurement ask for some and then for all."""
+        wanted = {network.sha256: network for network in networks.values()}
+        if self._image is not None and wanted.keys() <= set(self._image.networks):
+            return [self._image]
+        if self._known.keys() & wanted.keys():
+            known = self._known | wanted
+            parts = list(images(self._target, known.values(), emulated=False))
+            if sum(isinstance(part, FirmwareImage) for part in parts) == 1:
+                self._known = known
+                return parts
+        self._known = wanted
+        return list(images(self._target, wanted.values(), emulated=False))
 
     def _collect(
         self,
