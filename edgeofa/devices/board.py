@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from edgeofa.devices.protocol import State
+from edgeofa.devices.protocol import Printable, State
 from edgeofa.errors import DeviceError
 from edgeofa.targets import Core, Target
 
@@ -43,12 +43,7 @@ _ARM_PARTS = {
 _ARM = 0x41
 
 
-def _printable(text: str) -> str:
-    """What a device says goes into files, pages and terminals: no control characters."""
-    return "".join(c if c.isprintable() else "?" for c in text)
-
-
-Text = Annotated[str, Field(max_length=200), AfterValidator(_printable)]
+Text = Annotated[str, Field(max_length=200), Printable]
 Number = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 

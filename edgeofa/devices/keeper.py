@@ -20,6 +20,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from edgeofa.devices.protocol import Printable, printable
 from edgeofa.errors import DeviceError, LinkLost
 
 #: the far end lets go after this long without a word of us
@@ -39,7 +40,7 @@ class Waiting(_Event):
     """Somebody else measures."""
 
     event: Literal["waiting"]
-    owner: str = Field(max_length=400)
+    owner: Annotated[str, Field(max_length=400), Printable]
     age_s: float = Field(ge=0)
 
 
@@ -48,7 +49,7 @@ class Kept(_Event):
 
     event: Literal["kept"]
     pinned: bool
-    note: str = Field(max_length=400)
+    note: Annotated[str, Field(max_length=400), Printable]
 
 
 class Released(_Event):
@@ -62,7 +63,7 @@ class Refused(_Event):
     """The board cannot be kept."""
 
     event: Literal["refused"]
-    reason: str = Field(max_length=1024)
+    reason: Annotated[str, Field(max_length=1024), Printable]
 
 
 _ADAPTER: TypeAdapter[Waiting | Kept | Released | Refused] = TypeAdapter(
@@ -131,9 +132,8 @@ class Keeper:
                 raise DeviceError(f"cannot be kept for us: {event.reason}", where=self._where)
             if isinstance(event, Waiting):
                 if not warned:
-                    owner = event.owner if event.owner.isprintable() else ascii(event.owner)
                     warnings.warn(
-                        f"{self._where}: another edgeofa measures ({owner or 'unknown'}, for "
+                        f"{self._where}: another edgeofa measures ({event.owner or 'unknown'}, for "
                         f"{event.age_s:.0f} s): waiting until it is done",
                         stacklevel=5,
                     )
@@ -142,11 +142,16 @@ class Keeper:
             raise self._ended()
 
     def _ended(self) -> DeviceError:
-        status = self._process.wait(_RELEASE_TIMEOUT_S)
+        try:
+            status: int | None = self._process.wait(_RELEASE_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            status = None  # it says no more, and does not end
         self._errors.seek(0)
-        said = self._errors.read(4096).decode(errors="replace").strip()[-600:]
-        kind = LinkLost if status == self._lost_status else DeviceError
-        return kind(f"cannot be kept for us: {said or f'status {status}'}", where=self._where)
+        said = printable(self._errors.read(4096).decode(errors="replace").strip()[-600:])
+        ending = "it falls silent" if status is None else f"status {status}"
+        lost = status is not None and status == self._lost_status
+        kind = LinkLost if lost else DeviceError
+        return kind(f"cannot be kept for us: {said or ending}", where=self._where)
 
     def _read(self, deadline: float) -> Waiting | Kept | Released | Refused | None:
         """The next event; None at the end."""

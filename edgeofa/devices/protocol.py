@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter
 
 PROTOCOL = 2
 MAX_EVENT_BYTES = 1 << 19
@@ -12,6 +12,12 @@ _MAX_SAMPLES = 4096
 _MAX_TENSOR_BYTES = 1 << 30
 
 
+def printable(text: str) -> str:
+    """What a device says goes into files, pages and terminals: one line, no control characters."""
+    return "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in text)
+
+
+Printable = AfterValidator(printable)
 _Nanoseconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
@@ -25,7 +31,7 @@ class Started(_Event):
     event: Literal["runner"]
     protocol: int
     runtime: Literal["litert", "onnxruntime"]
-    version: str = Field(max_length=64)
+    version: Annotated[str, Field(max_length=64), Printable]
     pinned: bool
 
 
@@ -42,7 +48,7 @@ class Lost(_Event):
 
     event: Literal["error", "crash", "timeout"]
     job: int = Field(ge=0)
-    reason: str = Field(max_length=1024)
+    reason: Annotated[str, Field(max_length=1024), Printable]
     log: str = Field(default="", max_length=8192)
 
 
@@ -50,7 +56,7 @@ class Fatal(_Event):
     """The runner cannot run anything."""
 
     event: Literal["fatal"]
-    reason: str = Field(max_length=1024)
+    reason: Annotated[str, Field(max_length=1024), Printable]
 
 
 class End(_Event):
@@ -69,7 +75,7 @@ class State(_Event):
     throttled: bool | None
     #: counts up with every throttling since the device was started
     throttle_events: float | None = Field(ge=0, allow_inf_nan=False)
-    governor: str | None = Field(max_length=64)
+    governor: Annotated[str, Field(max_length=64), Printable] | None
 
 
 class TensorInfo(_Event):

@@ -42,6 +42,7 @@ from edgeofa.devices.protocol import (
     Started,
     State,
     parse_event,
+    printable,
 )
 from edgeofa.errors import DeviceError, LinkLost
 from edgeofa.graph.ir import Array
@@ -259,7 +260,7 @@ class _Session:
         return bool(chunk)
 
     def log_tail(self) -> str:
-        return self._said.decode(errors="replace").strip()
+        return printable(self._said.decode(errors="replace").strip())
 
     def _events(
         self, process: subprocess.Popen[bytes], most: int
@@ -337,7 +338,7 @@ def _reason(event: Lost) -> str:
     """The runner's reason, and what the runtime itself called an error."""
     complaints = [x.strip()[:300] for x in event.log.splitlines() if _COMPLAINT.search(x)]
     kind = {"error": "", "crash": "the runtime crashed: ", "timeout": "the runtime hung: "}
-    return " | ".join([kind[event.event] + event.reason, *complaints[-2:]])
+    return printable(" | ".join([kind[event.event] + event.reason, *complaints[-2:]]))
 
 
 def _device_state(state: State | None) -> DeviceState:

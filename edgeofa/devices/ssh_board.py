@@ -16,12 +16,13 @@ import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast
+from typing import Annotated, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from edgeofa.devices.board import BoardFacts, parse_facts
 from edgeofa.devices.native import Arch, board_path
+from edgeofa.devices.protocol import Printable, printable
 from edgeofa.devices.ssh_link import Answer, Link
 from edgeofa.errors import DeviceError, LinkLost
 
@@ -39,7 +40,8 @@ _BRING = (
     f'cat >"$t" || exit {_NO_ROOM}; [ $(($(wc -c <"$t"))) -eq "$2" ] || exit {_CUT}; '
     f'chmod 700 "$t" && mv -f "$t" "objects/$1" || exit {_NO_ROOM}'
 )
-#: what an earlier, broken session left; objects that nobody has used for a month
+#: what an earlier, broken session left; objects that nobody has used for a month (a program's use
+#: does not show in its times, so those of this session are touched)
 _SWEEP = (
     'rm -rf work/* objects/.[0-9a-f]*; mkdir -p "work/$1"; shift; touch -c "$@" 2>/dev/null; '
     "find objects -type f -mtime +30 -exec rm -f {} \\; 2>/dev/null; true"
@@ -61,7 +63,7 @@ class _File(_Event):
 
 class _Refused(_Event):
     event: Literal["refused"]
-    reason: str = Field(max_length=1024)
+    reason: Annotated[str, Field(max_length=1024), Printable]
 
 
 _EVENTS: TypeAdapter[_File | _Refused] = TypeAdapter(_File | _Refused)
@@ -130,7 +132,8 @@ class Board:
     def sweep(self, programs: Sequence[Parcel]) -> None:
         """Begin a session: remove what an earlier one left. Only while the board is ours."""
         self.forget()
-        self._script(_SWEEP, self.session, *(p.name for p in programs))
+        kept = [self._helper_name(), *(p.name for p in programs)]
+        self._script(_SWEEP, self.session, *kept)
 
     def clean(self, parcels: Iterable[str]) -> None:
         """End a session: remove its folder and these objects (digests)."""
@@ -309,7 +312,7 @@ class Board:
         return answer
 
     def _not_run(self, answer: Answer) -> DeviceError:
-        said = answer.errors[-300:] or answer.output[:80].decode(errors="replace")
+        said = answer.errors[-300:] or printable(answer.output[:80].decode(errors="replace"))
         return DeviceError(
             f"the board does not run edgeofa's program (status {answer.status}): {said}",
             where=self.where,

@@ -7,6 +7,7 @@ A device is not trusted: what it prints is cut at a limit, and never becomes a p
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import selectors
@@ -21,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TypeVar
 
+from edgeofa.devices.protocol import printable
 from edgeofa.errors import DeviceError, LinkLost, SetupError, UsageError
 
 #: another ssh client or options for it, as words of a command line; like git's GIT_SSH_COMMAND
@@ -176,11 +178,7 @@ class Link:
                 while selector.get_map():
                     left = deadline - time.monotonic()
                     if left <= 0:
-                        raise DeviceError(
-                            f"no answer within {timeout_s:.0f} s",
-                            where=self.where,
-                            hint="is the board overloaded? restart it if it hangs",
-                        )
+                        raise self._silent(timeout_s)
                     for key, _ in selector.select(left):
                         chunk = os.read(key.fd, 1 << 16)
                         if not chunk:
@@ -195,9 +193,18 @@ class Link:
                             )
                         into += chunk[: max(0, limit - len(into))]
                 status = process.wait(max(1.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired as error:
+                raise self._silent(timeout_s) from error
             finally:
                 process.kill()
-        return Answer(status, bytes(output), errors.decode(errors="replace").strip())
+        return Answer(status, bytes(output), printable(errors.decode(errors="replace").strip()))
+
+    def _silent(self, timeout_s: float) -> DeviceError:
+        return DeviceError(
+            f"no answer within {timeout_s:.0f} s",
+            where=self.where,
+            hint="is the board overloaded? restart it if it hangs",
+        )
 
 
 def _options(socket: str) -> list[str]:
@@ -231,9 +238,12 @@ def _destination(address: SshAddress) -> list[str]:
 
 def _close(command: list[str], folder: str) -> None:
     """Stop the shared connection, and remove its socket's folder."""
-    if any(Path(folder).iterdir()):
+    if Path(folder, "s").exists():
         head, tail = command[: command.index("--")], command[command.index("--") :]
-        subprocess.run([*head, "-O", "exit", *tail], capture_output=True, timeout=30, check=False)
+        # one that does not answer ends by itself, without a user
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            exits = [*head, "-O", "exit", *tail]
+            subprocess.run(exits, capture_output=True, timeout=30, check=False)
     shutil.rmtree(folder, ignore_errors=True)
 
 

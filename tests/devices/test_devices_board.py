@@ -269,6 +269,8 @@ def test_a_waiting_user_is_warned_and_goes_on(helper, root) -> None:
         ('print(\'{"event":"refused","reason":"no"}\')', "cannot be kept"),
         ("import sys; sys.exit('broken')", "broken"),
         ("import time; time.sleep(60)", "hangs"),
+        ("import os, time; os.close(1); time.sleep(60)", "falls silent"),
+        (r"import sys; sys.exit('\x1b]0;owned\x07')", r"\?\]0;owned\?"),
     ],
 )
 def test_a_keeper_that_is_none_is_an_error(monkeypatch, code: str, words: str) -> None:

@@ -222,6 +222,23 @@ def test_what_a_broken_session_left_is_removed(plain, reach, model) -> None:
     assert not list(plain.objects.glob(".*"))
 
 
+def test_programs_that_are_used_do_not_grow_old(plain, reach, model) -> None:
+    """Two months after they came; a clock without a battery says so at every start."""
+    device = reach(plain)
+    device.run([Job(model, "litert")])
+    forgotten = plain.objects / ("0" * 64)
+    forgotten.write_text("of nobody")
+    before = plain.held
+    for path in plain.objects.iterdir():
+        os.utime(path, (0, 0))
+    with device.exclusive():
+        inodes = {p.name: p.stat().st_ino for p in plain.objects.iterdir()}
+        assert set(inodes) == before - {forgotten.name}
+        (outcome,) = device.run([Job(model, "litert")])
+        assert isinstance(outcome, Measurement)
+        assert {name: (plain.objects / name).stat().st_ino for name in inodes} == inodes
+
+
 def test_an_old_runner_ends_when_its_link_does(plain, reach, model) -> None:
     """A job that would run for minutes does not disturb the next measurement."""
     device = reach(plain)

@@ -72,6 +72,7 @@ def test_a_board_that_is_not_there_is_an_error(plain, reach) -> None:
         ("printf 'Linux\\nmips\\n'; exit 0", "uname says 'Linux mips'"),
         ("printf 'Linux armv7l'; exit 0", "32-bit Arm"),
         ("exit 3", "uname says ''"),
+        (r"printf '\033]0;owned\007\nno room' >&2; exit 72", r"no folder.*\?\]0;owned\? no room"),
         ("ulimit -f 100; trap '' XFSZ", "cannot store a program"),
     ],
 )
