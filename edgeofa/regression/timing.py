@@ -153,7 +153,8 @@ def summarize(outcomes: Sequence[Measurement], *, seed: int = 0) -> Timing:
         void=len(outcomes) - len(clean),
         yardsticks=yardsticks,
         yardstick_ns=yardstick_ns,
-        load_ms=float(np.median(loads)) if loads else None,
+        # of a busy machine: whoever was interrupted while loading says nothing about the artifact
+        load_ms=min(loads) if loads else None,
         peak_rss_bytes=int(np.median(peaks)) if peaks else None,
         state=kept[-1].after,
     )
