@@ -146,13 +146,6 @@ def deploy(request: Request, steps: Steps, device: Device | None = None) -> tupl
     asked = request.budget
     with steps("solve"):
         choice = _choose(candidates, asked, request.prefer)
-    ties = choice.selection.ties
-    if ties is not None:
-        steps.note(
-            f"{ties.count} subnets within {100 * ties.tolerance:.2f} points of the most accurate "
-            f"({100 * ties.most_accurate.value:.2f}%, {ties.most_accurate.latency.ms:.2f} ms) "
-            "cannot be told apart: the fastest of them is taken"
-        )
     with steps("load weights"):
         weights = load_weights(request, space)
     folder.mkdir(parents=True, exist_ok=True)

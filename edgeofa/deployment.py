@@ -141,6 +141,19 @@ class RunnerUp(_Model):
     accuracy: float | None
 
 
+class TiesRecord(_Model):
+    """Subnets that the accuracy model cannot tell apart, the fastest of which was taken.
+
+    ``count`` of them are within ``tolerance`` (a fraction) of the most accurate, which is named.
+    """
+
+    count: int
+    tolerance: float
+    subnet: str
+    predicted_ms: float
+    accuracy: float | None
+
+
 class FrontierPoint(_Model):
     subnet: str
     predicted_ms: float
@@ -185,6 +198,7 @@ class Deployment(_Model):
     candidates: tuple[Candidate, ...]
     attempts: tuple[Attempt, ...]
     runners_up: tuple[RunnerUp, ...]
+    ties: TiesRecord | None = None
     frontier: tuple[FrontierPoint, ...]
     #: of how many points ``frontier`` is a selection
     frontier_points: int

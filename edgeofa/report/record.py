@@ -21,6 +21,7 @@ from edgeofa.deployment import (
     FrontierPoint,
     InputRecord,
     RunnerUp,
+    TiesRecord,
     save_deployment,
 )
 from edgeofa.devices.base import Device
@@ -108,6 +109,7 @@ def make_record(
         candidates=placement.candidates,
         attempts=tuple(t.attempt for t in turns),
         runners_up=_runners_up(choice),
+        ties=_ties(choice),
         frontier=points,
         frontier_points=frontier_points,
         table=f"{table.header.target}/{table.name} ({table.header.evidence}, {table.header.date})",
@@ -131,6 +133,20 @@ def _runners_up(choice: Choice) -> tuple[RunnerUp, ...]:
     return tuple(
         RunnerUp(subnet=str(r.subnet), predicted_ms=r.latency.ms, accuracy=r.accuracy)
         for r in choice.selection.runners_up[:_RUNNERS_UP]
+    )
+
+
+def _ties(choice: Choice) -> TiesRecord | None:
+    ties = choice.selection.ties
+    if ties is None:
+        return None
+    best = ties.most_accurate
+    return TiesRecord(
+        count=ties.count,
+        tolerance=ties.tolerance,
+        subnet=str(best.subnet),
+        predicted_ms=best.latency.ms,
+        accuracy=best.accuracy,
     )
 
 

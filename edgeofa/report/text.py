@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from edgeofa.deployment import Deployment
+from edgeofa.deployment import Deployment, TiesRecord
 
 
 def _percent(value: float) -> str:
     return f"{100 * value:.2f}%"
+
+
+def _ties(ties: TiesRecord) -> str:
+    best = "" if ties.accuracy is None else f"{_percent(ties.accuracy)} predicted at "
+    return (
+        f"fastest of {ties.count} subnets within {100 * ties.tolerance:.2f} points, which the "
+        f"accuracy model cannot tell apart; at most {best}{ties.predicted_ms:.2f} ms "
+        "(--prefer accurate)"
+    )
 
 
 def deployment_text(d: Deployment) -> str:
@@ -45,6 +54,8 @@ def deployment_text(d: Deployment) -> str:
         ),
         ("accuracy", accuracy),
     ]
+    if d.ties is not None:
+        rows.append(("ties", _ties(d.ties)))
     if d.energy_mj is not None and d.energy_interval_mj is not None:
         low, high = d.energy_interval_mj
         rows.append(
