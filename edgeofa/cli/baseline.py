@@ -32,6 +32,9 @@ def accept(
     data: Annotated[
         Path | None, typer.Option(help="Labelled images: record the accuracy on the device.")
     ] = None,
+    space: Annotated[
+        str | None, typer.Option(help="File of their space, where it is one of your own.")
+    ] = None,
     images: Annotated[int, typer.Option(help="How many of them.", min=1, max=10_000)] = 50,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     json: Json = False,
@@ -55,6 +58,7 @@ def accept(
         runs=runs,
         emulator_s=parse_quantity(emulator_time, "time") / 1e3,
         data=data,
+        space=space,
         images=images,
         seed=seed,
     )

@@ -27,6 +27,9 @@ def regression(
     data: Annotated[
         Path | None, typer.Option(help="Labelled images: check the accuracy on the device.")
     ] = None,
+    space: Annotated[
+        str | None, typer.Option(help="File of their space, where it is one of your own.")
+    ] = None,
     images: Annotated[int, typer.Option(help="How many of them.", min=1, max=10_000)] = 50,
     junit: Annotated[Path | None, typer.Option(help="Write JUnit XML.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page with history plots.")] = None,
@@ -55,6 +58,7 @@ def regression(
         runs=runs,
         emulator_s=parse_quantity(emulator_time, "time") / 1e3,
         data=data,
+        space=space,
         images=images,
         seed=seed,
     )

@@ -100,7 +100,7 @@ def accept(
         blocks = measure_blocks(device, deployed, material.graph, folder)
     accuracy, images = None, None
     if plan.data is not None:
-        pictures = load_pictures(plan.data, deployed, plan.images, plan.seed)
+        pictures = load_pictures(plan.data, deployed, plan.images, plan.seed, plan.space)
         check = check_accuracy(device, deployed, material, pictures, baseline=None)
         _must_pass(check, deployed)
         accuracy, images = check.value, pictures.digest

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from edgeofa.devices.base import Device
+from edgeofa.errors import UsageError
 from edgeofa.graph.ir import Array
 from edgeofa.graph.reference import quantization, quantize_array, run
 from edgeofa.regression.deployed import Deployed
@@ -33,13 +34,30 @@ class Labelled:
         return hashlib.sha256(content).hexdigest()[:32]
 
 
-def load_pictures(data: Path, deployed: Deployed, count: int, seed: int) -> Labelled:
-    """``count`` seeded pictures of ``data`` as the deployment's network takes them."""
-    from edgeofa.spaces import load_space
+def load_pictures(
+    data: Path, deployed: Deployed, count: int, seed: int, space_file: str | None = None
+) -> Labelled:
+    """``count`` seeded pictures of ``data`` as the deployment's network takes them.
+
+    Args:
+        space_file: of the deployment's space, where it is not a shipped one.
+    """
+    from edgeofa.spaces import load_space, space_names
     from edgeofa.training.data import preprocess
     from edgeofa.training.labelled import load_labelled
 
-    space = load_space(deployed.record.space)
+    name = deployed.record.space
+    if space_file is None and name not in space_names():
+        raise UsageError(
+            f"{name} is a space of your own: its pictures' sizes and classes are in its file",
+            where=deployed.folder,
+            hint="--space FILE",
+        )
+    space = load_space(space_file or name)
+    if space.name != name:
+        raise UsageError(
+            f"the deployment is of the space {name}, the file of {space.name}", where=space_file
+        )
     test = load_labelled(data, space, calibration=1, test=count, seed=seed).test
     resolution = space.parse(deployed.record.subnet).resolution
     return Labelled(preprocess(test.pixels, resolution, space).numpy(), test.labels.numpy())

@@ -245,8 +245,13 @@ def _refusal(
     ):
         if has != wanted:
             return f"it is of the {name} {has}"
-    for key in _SAME[evidence]:
-        has, wanted = baseline.device_identity.get(key, ""), identity.get(key, "")
-        if has != wanted:
-            return f"it is from another device ({key} {has or 'unknown'}, here {wanted or 'none'})"
+    for key, has, wanted in other_device(baseline, identity):
+        return f"it is from another device ({key} {has or 'unknown'}, here {wanted or 'none'})"
     return ""
+
+
+def other_device(baseline: Baseline, identity: Mapping[str, str]) -> list[tuple[str, str, str]]:
+    """(key, the baseline's, ``identity``'s) where they are not of one device or latency model."""
+    known = baseline.device_identity
+    pairs = [(key, known.get(key, ""), identity.get(key, "")) for key in _SAME[baseline.evidence]]
+    return [pair for pair in pairs if pair[1] != pair[2]]

@@ -7,7 +7,7 @@ file's own operators and constants, not a rebuilt likeness: it is as slow as the
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,9 +16,12 @@ from edgeofa.graph.ir import Graph
 from edgeofa.profiling.protocol import RULES, Rules, measure
 from edgeofa.regression.cuts import CUTTABLE, Cuts, open_cuts
 from edgeofa.regression.deployed import Deployed
+from edgeofa.regression.record import Moved
 
 #: a blamed block has to move clearly, its share to the second digit is of no use
 BLOCK_RULES = dataclasses.replace(RULES, budget_s=20.0, max_rounds=9)
+#: blocks whose figures changed by less have not moved
+_MOVED = 0.02
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,16 @@ def measure_blocks(
     return measure_segments(
         device, cuts, found, folder, record.backend, record.threads, rules=rules
     )
+
+
+def moved_blocks(old: Mapping[str, float], new: Mapping[str, float]) -> tuple[Moved, ...]:
+    """Blocks (by name, in ms) that take another time than before, the largest change first."""
+    found = [
+        Moved(block=name, old_ms=old[name], new_ms=ms)
+        for name, ms in new.items()
+        if name in old and abs(ms - old[name]) > _MOVED * old[name]
+    ]
+    return tuple(sorted(found, key=lambda m: -abs(m.new_ms - m.old_ms)))
 
 
 def measure_segments(

@@ -47,7 +47,11 @@ def open_deployment(folder: Path) -> Deployed:
     path = folder / RECORD_FILE
     if not path.is_file():
         raise MissingMaterial(f"no {RECORD_FILE}", where=folder, hint="edgeofa deploy")
-    record = load_deployment(path)
+    return _open(folder, load_deployment(path))
+
+
+def _open(folder: Path, record: Deployment) -> Deployed:
+    path = folder / RECORD_FILE
     # only the name: where the artifact was written first is of no interest, and not to be trusted
     name = Path(record.artifact.path.replace("\\", "/")).name
     if not _ARTIFACT.fullmatch(name):
@@ -77,10 +81,11 @@ def find_deployments(places: Sequence[Path], target: str) -> list[Deployed]:
             folders[place] = None
         else:
             folders |= {p.parent: None for p in sorted(place.glob(f"*/{RECORD_FILE}"))}
-    found = [open_deployment(f) for f in folders]
-    fitting = [d for d in found if d.record.target == target]
+    records = {f: load_deployment(f / RECORD_FILE) for f in folders}
+    # files of other targets' deployments are of no interest, and may be elsewhere
+    fitting = [_open(f, record) for f, record in records.items() if record.target == target]
     if not fitting:
-        others = sorted({d.record.target for d in found})
+        others = sorted({record.target for record in records.values()})
         raise MissingMaterial(
             f"no deployment to {target}" + (f", only to {', '.join(others)}" if others else ""),
             where=", ".join(str(p) for p in places),

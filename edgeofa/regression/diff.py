@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edgeofa.errors import UsageError
-from edgeofa.regression.baseline import Baseline
+from edgeofa.regression.baseline import Baseline, other_device
+from edgeofa.regression.blocks import moved_blocks
 from edgeofa.regression.cause import changes
 from edgeofa.regression.record import Moved
 from edgeofa.regression.timing import Change, compare
-
-#: blocks that changed by less are not listed
-_MOVED = 0.02
 
 
 @dataclass(frozen=True)
@@ -31,19 +29,17 @@ class BaselineDiff:
 
 
 def diff_baselines(old: Baseline, new: Baseline) -> BaselineDiff:
-    """``UsageError`` for baselines of different targets, deployments or kinds of evidence: their
-    numbers are not comparable."""
+    """``UsageError`` for baselines of different targets, deployments, kinds of evidence, devices or
+    latency models: their numbers are not comparable."""
     for name in ("target", "deployment", "backend", "evidence"):
         has, wanted = getattr(old, name), getattr(new, name)
         if has != wanted:
             raise UsageError(f"they are not comparable: {name} {has} and {wanted}")
+    for key, has, wanted in other_device(old, new.device_identity):
+        raise UsageError(
+            f"they are of different devices: {key} {has or 'none'} and {wanted or 'none'}"
+        )
     found = compare(new.timing, old.timing, old.limits)
-    was = {b.block: b.ms for b in old.blocks}
-    moved = [
-        Moved(block=b.block, old_ms=was[b.block], new_ms=b.ms)
-        for b in new.blocks
-        if b.block in was and abs(b.ms - was[b.block]) > _MOVED * was[b.block]
-    ]
     return BaselineDiff(
         old=_title(old),
         new=_title(new),
@@ -52,7 +48,9 @@ def diff_baselines(old: Baseline, new: Baseline) -> BaselineDiff:
         old_ms=old.latency.ms,
         new_ms=new.latency.ms,
         same_outputs=old.outputs == new.outputs,
-        blocks=tuple(sorted(moved, key=lambda m: -abs(m.new_ms - m.old_ms))),
+        blocks=moved_blocks(
+            {b.block: b.ms for b in old.blocks}, {b.block: b.ms for b in new.blocks}
+        ),
         changes=changes(old, new.artifact, new.device_identity, new.versions, new.timing),
     )
 

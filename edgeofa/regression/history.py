@@ -9,6 +9,10 @@ from edgeofa.devices.base import Evidence
 from edgeofa.errors import MissingMaterial
 from edgeofa.regression.baseline import Baseline, list_baselines
 from edgeofa.regression.record import Point
+from edgeofa.regression.timing import Timing
+
+#: marks the point of a run that nobody has accepted
+THIS_RUN = " (this run)"
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,19 @@ def stored_points(
         if (baseline.backend, baseline.evidence) == (backend, evidence):
             points += _points(baseline)
     return sorted(points, key=lambda p: p.date)
+
+
+def point_of_run(timing: Timing, date: str, runtime: str, artifact: str) -> Point:
+    """What was measured just now, beside what was accepted."""
+    return Point(
+        date=date,
+        runtime=f"{runtime}{THIS_RUN}",
+        latency_ms=timing.ms,
+        low_ms=timing.low_ms,
+        high_ms=timing.high_ms,
+        evidence=timing.evidence,
+        artifact=artifact,
+    )
 
 
 def accepted_history(

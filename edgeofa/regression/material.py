@@ -113,9 +113,9 @@ def check_digest(path: Path, expected: FileRecord) -> None:
                 return
     except OSError as error:
         raise FileFormatError(f"cannot be read: {error.strerror or error}", where=path) from error
+    how = f"{size} bytes, then {expected.bytes}" if size != expected.bytes else "another digest"
     raise FileFormatError(
-        f"it is not the file that the deployment was recorded with ({size} bytes, then "
-        f"{expected.bytes})",
+        f"it is not the file that the deployment was recorded with ({how})",
         where=path,
         hint="restore it from where the deployment was kept, or deploy again",
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from edgeofa.regression.history import THIS_RUN
 from edgeofa.regression.record import Moved, Point
 from edgeofa.report.plots import new_axes, svg_of
 
@@ -30,7 +31,7 @@ def _history(points: Sequence[Point]) -> Figure:
     figure, axes = new_axes(7.0, 3.2)
     places = list(range(len(shown)))
     for place, point in zip(places, shown, strict=True):
-        now = point.runtime.endswith("(this run)")
+        now = point.runtime.endswith(THIS_RUN)
         axes.errorbar(
             [place],
             [point.latency_ms],

@@ -20,12 +20,12 @@ from edgeofa.regression.baseline import (
     find_baseline,
     runtime_of,
 )
-from edgeofa.regression.blocks import measure_blocks
+from edgeofa.regression.blocks import measure_blocks, moved_blocks
 from edgeofa.regression.cause import changes, likely_cause
 from edgeofa.regression.constants import check_constants
 from edgeofa.regression.deployed import Deployed
 from edgeofa.regression.endurance import check_endurance, limit_bytes
-from edgeofa.regression.history import stored_points
+from edgeofa.regression.history import point_of_run, stored_points
 from edgeofa.regression.outputs import DoesNotRun, check_outputs, run_images
 from edgeofa.regression.record import (
     Check,
@@ -40,6 +40,7 @@ from edgeofa.regression.timing import (
     Comparison,
     Timing,
     compare,
+    comparison_text,
     measure_latency,
     settle,
 )
@@ -49,8 +50,6 @@ from edgeofa.workfolder import work_folder
 
 #: a load may take so much longer: it reads files and packs weights, and varies with the disk
 _LOAD_RATIO, _LOAD_MS = 1.5, 5.0
-#: a block has moved when its figure changed by more than its share of the gate's floor
-_MOVED = 0.02
 
 
 @dataclass(frozen=True)
@@ -62,6 +61,8 @@ class Plan:
     #: wall seconds that an emulated device spends on the runs in a row
     emulator_s: float = 12.0
     data: Path | None = None
+    #: file of the space of ``data``, where it is not a shipped one
+    space: str | None = None
     images: int = 50
     seed: int = 0
 
@@ -99,7 +100,10 @@ def run_tests(
     target: Target, device: Device, found: Sequence[Deployed], plan: Plan, steps: Steps
 ) -> TestReport:
     """Test deployments of one target. A device that fails is a check of status ``error``, so that
-    a report of what was found before is still written."""
+    a report of what was found before is still written; baselines that are not comparable are a
+    ``UsageError`` before anything is measured."""
+    for deployed in found:
+        _baseline_of(target, device, deployed, plan)
     tests = []
     for deployed in found:
         with steps(f"test {deployed.name}"):
@@ -125,14 +129,7 @@ def test_deployment(
     """All checks of one deployment; ``UsageError`` when its baselines are of another device."""
     begin = time.monotonic()
     identity = dict(device.identity())
-    path_and_baseline = find_baseline(
-        plan.baselines,
-        target.name,
-        deployed.name,
-        deployed.record.backend,
-        device.evidence,
-        identity,
-    )
+    path_and_baseline = _baseline_of(target, device, deployed, plan)
     with work_folder("test") as folder:
         session = _Session(device, target, deployed, plan, folder, identity)
         if path_and_baseline is not None:
@@ -170,6 +167,19 @@ def test_deployment(
         history=_history(session),
         device_identity=identity,
         seconds=round(time.monotonic() - begin, 3),
+    )
+
+
+def _baseline_of(
+    target: Target, device: Device, deployed: Deployed, plan: Plan
+) -> tuple[Path, Baseline] | None:
+    return find_baseline(
+        plan.baselines,
+        target.name,
+        deployed.name,
+        deployed.record.backend,
+        device.evidence,
+        device.identity(),
     )
 
 
@@ -227,7 +237,7 @@ def _latency(session: _Session) -> None:
         session.add(
             "latency",
             "passed",
-            f"{_ms(timing)}; no baseline yet (edgeofa baseline accept)",
+            f"{timing}; no baseline yet (edgeofa baseline accept)",
             value=timing.ms,
             unit="ms",
             evidence=timing.evidence,
@@ -237,13 +247,13 @@ def _latency(session: _Session) -> None:
     old, gate = baseline.timing, baseline.limits
     timing, found, times = settle(measure, lambda new: compare(new, old, gate))
     session.timing = timing
-    summary = _latency_summary(timing, baseline, found, times)
+    summary = comparison_text(timing, old, gate, found, times)
     status: Status = "passed"
     if found.change == "unstable":
         status = "unstable"
     elif found.change == "slower":
         status = "failed"
-        session.moved = moved_blocks(session)
+        session.moved = _slower_blocks(session, baseline)
         if session.moved:
             first = session.moved[0]
             summary += f"; most in block {first.block}: {first.old_ms:.3f} → {first.new_ms:.3f} ms"
@@ -274,39 +284,15 @@ def _measurement(session: _Session) -> Callable[[], Timing]:
     return measure
 
 
-def _ms(timing: Timing) -> str:
-    return f"{timing.ms:.3f} ms {timing.evidence} ({timing.low_ms:.3f} to {timing.high_ms:.3f})"
-
-
-def _latency_summary(timing: Timing, baseline: Baseline, found: Comparison, times: int) -> str:
-    text = (
-        f"{_ms(timing)}, baseline {baseline.latency.ms:.3f} ms: {100 * (found.ratio - 1):+.1f}%, "
-        f"gate {100 * baseline.gate.relative:.1f}%"
-    )
-    if found.change == "faster":
-        text += ", faster: accept it as the new baseline"
-    if found.reason:
-        text += f"; {found.reason}"
-    if found.machine is not None:
-        text += f"; yardstick {100 * (found.machine - 1):+.1f}%"
-    if times > 1:
-        text += f"; measured {times} times"
-    return text
-
-
-def moved_blocks(session: _Session) -> tuple[Moved, ...]:
-    """Blocks of the artifact that are slower than at the baseline, the most first."""
-    baseline, material = session.baseline, session.deployed.material
-    if baseline is None or material is None or not baseline.blocks:
+def _slower_blocks(session: _Session, baseline: Baseline) -> tuple[Moved, ...]:
+    material = session.deployed.material
+    if material is None or not baseline.blocks:
         return ()
-    old = {b.block: b for b in baseline.blocks}
     now = measure_blocks(session.device, session.deployed, material.graph, session.folder)
-    found = [
-        Moved(block=name, old_ms=old[name].ms, new_ms=latency.ms)
-        for name, latency in now.items()
-        if name in old and latency.ms > old[name].ms * (1 + _MOVED)
-    ]
-    return tuple(sorted(found, key=lambda m: m.old_ms - m.new_ms))
+    found = moved_blocks(
+        {b.block: b.ms for b in baseline.blocks}, {name: b.ms for name, b in now.items()}
+    )
+    return tuple(m for m in found if m.new_ms > m.old_ms)
 
 
 def _energy(
@@ -383,7 +369,7 @@ def _accuracy(session: _Session) -> None:
     material, plan = session.deployed.material, session.plan
     if plan.data is None or material is None or session.timing is None:
         return
-    pictures = load_pictures(plan.data, session.deployed, plan.images, plan.seed)
+    pictures = load_pictures(plan.data, session.deployed, plan.images, plan.seed, plan.space)
     baseline = session.baseline
     same = baseline is not None and baseline.accuracy_images == pictures.digest
     session.checks.append(
@@ -406,17 +392,8 @@ def _history(session: _Session) -> tuple[Point, ...]:
         session.backend,
         session.device.evidence,
     )
-    timing = session.timing
-    if timing is not None:
-        points.append(
-            Point(
-                date=today(),
-                runtime=f"{runtime_of(session.identity, session.backend)} (this run)",
-                latency_ms=timing.ms,
-                low_ms=timing.low_ms,
-                high_ms=timing.high_ms,
-                evidence=timing.evidence,
-                artifact=session.deployed.record.artifact.sha256,
-            )
-        )
+    if session.timing is not None:
+        runtime = runtime_of(session.identity, session.backend)
+        artifact = session.deployed.record.artifact.sha256
+        points.append(point_of_run(session.timing, today(), runtime, artifact))
     return tuple(points)

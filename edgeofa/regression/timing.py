@@ -67,6 +67,9 @@ class Timing:
     def half_width(self) -> float:
         return (self.high_ms - self.low_ms) / 2 / self.ms
 
+    def __str__(self) -> str:
+        return f"{self.ms:.3f} ms {self.evidence} ({self.low_ms:.3f} to {self.high_ms:.3f})"
+
 
 @dataclass(frozen=True)
 class Gate:
@@ -211,6 +214,23 @@ def _direction(ratio: float, difference_ms: float, gate: Gate) -> Change:
     if abs(difference_ms) <= gate.absolute_ms or abs(ratio - 1) <= gate.relative:
         return "same"
     return "slower" if ratio > 1 else "faster"
+
+
+def comparison_text(new: Timing, old: Timing, gate: Gate, found: Comparison, times: int) -> str:
+    """One line for people; ``times`` it was measured."""
+    text = (
+        f"{new}, baseline {old.ms:.3f} ms: {100 * (found.ratio - 1):+.1f}%, "
+        f"gate {100 * gate.relative:.1f}%"
+    )
+    if found.change == "faster":
+        text += ", faster: accept it as the new baseline"
+    if found.reason:
+        text += f"; {found.reason}"
+    if found.machine is not None:
+        text += f"; yardstick {100 * (found.machine - 1):+.1f}%"
+    if times > 1:
+        text += f"; measured {times} times"
+    return text
 
 
 def settle(

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from regression_world import Bench, make_deployment, small_images
+from tiny_space import tiny_space
 
 from edgeofa.devices.base import Endurance
 from edgeofa.errors import RegressionFound, UsageError
@@ -72,13 +73,18 @@ def test_a_confused_device_fails(deployed: Deployed) -> None:
     assert "the reference 90.0%" in found.summary
 
 
-def test_pictures_are_read_as_the_network_takes_them(tmp_path: Path) -> None:
+def write_pictures(folder: Path, classes: int) -> Path:
     rng = np.random.default_rng(0)
-    for c in range(10):
-        (tmp_path / "data" / f"class{c}").mkdir(parents=True)
+    for c in range(classes):
+        (folder / f"class{c}").mkdir(parents=True)
         for i in range(4):
             image = Image.fromarray(rng.integers(0, 256, (30, 40, 3), dtype=np.uint8))
-            image.save(tmp_path / "data" / f"class{c}" / f"{i}.png")
+            image.save(folder / f"class{c}" / f"{i}.png")
+    return folder
+
+
+def test_pictures_are_read_as_the_network_takes_them(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "data", 10)
     made = open_deployment(make_deployment(tmp_path / "d"))
     subnet = "cifar_micro@28/5x3,5x3/5x4,5x4/5x4/5x3"
     record = made.record.model_copy(update={"space": "cifar_micro", "subnet": subnet})
@@ -88,6 +94,20 @@ def test_pictures_are_read_as_the_network_takes_them(tmp_path: Path) -> None:
     assert found.labels.shape == (8,)
     assert found.digest == load_pictures(tmp_path / "data", made, 8, 0).digest
     assert found.digest != load_pictures(tmp_path / "data", made, 8, 1).digest
+
+
+def test_pictures_for_a_space_of_ones_own(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "data", 4)
+    space, file = tiny_space(tmp_path), str(tmp_path / "tiny.toml")
+    made = open_deployment(make_deployment(tmp_path / "d"))
+    made = replace(made, record=made.record.model_copy(update={"subnet": str(space.smallest())}))
+    found = load_pictures(tmp_path / "data", made, 4, 0, file)
+    assert found.images.shape == (4, 8, 8, 3)
+    with pytest.raises(UsageError, match="--space FILE"):
+        load_pictures(tmp_path / "data", made, 8, 0)
+    other = replace(made, record=made.record.model_copy(update={"space": "another"}))
+    with pytest.raises(UsageError, match="the file of tiny"):
+        load_pictures(tmp_path / "data", other, 8, 0, file)
 
 
 def test_a_device_that_cannot_watch_is_not_blamed(deployed: Deployed) -> None:

@@ -25,6 +25,11 @@ from edgeofa.regression.suite import Plan
 from edgeofa.targets import load_target
 
 
+def stored(world: Path) -> tuple[Path, Baseline]:
+    ((path, baseline),) = list_baselines(world / "baselines")
+    return path, baseline
+
+
 def accepted(tmp_path: Path, device: Bench | None = None, **more: str) -> tuple[Path, Baseline]:
     folder = tmp_path / "d"
     if not folder.exists():
@@ -33,10 +38,10 @@ def accepted(tmp_path: Path, device: Bench | None = None, **more: str) -> tuple[
     return accept(load_target("host"), device or Bench(), open_deployment(folder), plan, **more)
 
 
-def test_a_baseline_holds_what_a_later_run_needs(tmp_path: Path) -> None:
-    path, baseline = accepted(tmp_path, reason="first")
-    assert path == tmp_path / "baselines" / "host" / "d" / "litert-2.3.0-measured.json"
-    assert load_baseline(path) == baseline
+def test_a_baseline_holds_what_a_later_run_needs(world: Path) -> None:
+    path, baseline = stored(world)
+    assert path == world / "baselines" / "host" / "d" / "litert-2.3.0-measured.json"
+    assert baseline.reason == "first"
     assert baseline.gate.relative >= 0.06
     assert baseline.gate.runs == 5
     assert len(baseline.outputs) == 4
@@ -47,15 +52,15 @@ def test_a_baseline_holds_what_a_later_run_needs(tmp_path: Path) -> None:
     assert [p.name for p in path.parent.iterdir()] == [path.name], "nothing half-written is left"
 
 
-def test_accepting_again_keeps_the_history(tmp_path: Path) -> None:
-    accepted(tmp_path, reason="first")
-    _, second = accepted(tmp_path, Bench(ms=0.6), reason="slower on purpose")
+def test_accepting_again_keeps_the_history(world: Path) -> None:
+    path, second = accepted(world, Bench(ms=0.6), reason="slower on purpose")
+    assert load_baseline(path) == second
     assert [h.reason for h in second.history] == ["first"]
-    (history,) = accepted_history(tmp_path / "baselines")
+    (history,) = accepted_history(world / "baselines")
     assert len(history.points) == 2
     assert history.points[0].latency_ms < history.points[1].latency_ms
     with pytest.raises(MissingMaterial, match="baseline accept"):
-        accepted_history(tmp_path / "none")
+        accepted_history(world / "none")
 
 
 @pytest.mark.parametrize(
@@ -89,7 +94,7 @@ def test_a_wrong_artifact_is_not_accepted(tmp_path: Path, monkeypatch: pytest.Mo
         accepted(tmp_path)
 
 
-def found(tmp_path: Path, **change: object) -> tuple[Path, Baseline] | None:
+def found(world: Path, **change: object) -> tuple[Path, Baseline] | None:
     asked: dict[str, object] = {
         "target": "host",
         "deployment": "d",
@@ -98,14 +103,14 @@ def found(tmp_path: Path, **change: object) -> tuple[Path, Baseline] | None:
         "identity": Bench().identity(),
     }
     asked.update(change)
-    return find_baseline(tmp_path / "baselines", **asked)  # type: ignore[arg-type]
+    return find_baseline(world / "baselines", **asked)  # type: ignore[arg-type]
 
 
-def test_only_what_is_comparable_is_compared(tmp_path: Path) -> None:
-    path, baseline = accepted(tmp_path)
-    assert found(tmp_path) == (path, baseline)
-    assert found(tmp_path, deployment="another") is None
-    assert found(tmp_path, target="rpi4") is None
+def test_only_what_is_comparable_is_compared(world: Path) -> None:
+    path, baseline = stored(world)
+    assert found(world) == (path, baseline)
+    assert found(world, deployment="another") is None
+    assert found(world, target="rpi4") is None
     here = Bench().identity()
     for change, says in (
         ({"evidence": "modelled"}, "it is of the evidence measured"),
@@ -114,25 +119,25 @@ def test_only_what_is_comparable_is_compared(tmp_path: Path) -> None:
         ({"identity": here | {"processors": "8"}}, "from another device .processors unknown"),
     ):
         with pytest.raises(UsageError, match=says) as caught:
-            found(tmp_path, **change)
+            found(world, **change)
         assert "baseline accept" in str(caught.value)
     # a baseline that was moved to another deployment's folder is still the old one's
     moved = path.parents[1] / "moved"
     path.parent.rename(moved)
     with pytest.raises(UsageError, match="of the deployment d"):
-        found(tmp_path, deployment="moved")
+        found(world, deployment="moved")
 
 
-def test_another_runtime_is_what_one_tests_for(tmp_path: Path) -> None:
-    path, baseline = accepted(tmp_path)
+def test_another_runtime_is_what_one_tests_for(world: Path) -> None:
+    path, baseline = stored(world)
     newer = Bench().identity() | {"litert": "2.4.0 sha256:bb", "kernel": "6.6"}
-    assert found(tmp_path, identity=newer) == (path, baseline)
-    _, second = accepted(tmp_path, Bench(facts=newer))
-    assert found(tmp_path, identity=newer) == (
-        list_baselines(tmp_path / "baselines")[-1][0],
+    assert found(world, identity=newer) == (path, baseline)
+    _, second = accepted(world, Bench(facts=newer))
+    assert found(world, identity=newer) == (
+        list_baselines(world / "baselines")[-1][0],
         second,
     )
-    assert found(tmp_path) == (path, baseline)
+    assert found(world) == (path, baseline)
     difference = diff_baselines(baseline, second)
     assert difference.change == "same"
     assert difference.same_outputs
@@ -140,15 +145,18 @@ def test_another_runtime_is_what_one_tests_for(tmp_path: Path) -> None:
     assert any(c.startswith("litert: 2.3.0") for c in difference.changes)
 
 
-def test_a_diff_judges_by_the_old_gate_and_refuses_strangers(tmp_path: Path) -> None:
-    _, old = accepted(tmp_path)
-    _, new = accepted(tmp_path, Bench(slower=1.3))
+def test_a_diff_judges_by_the_old_gate_and_refuses_strangers(world: Path) -> None:
+    _, old = stored(world)
+    _, new = accepted(world, Bench(slower=1.3))
     difference = diff_baselines(old, new)
     assert difference.change == "slower"
     assert difference.ratio == pytest.approx(1.3, rel=0.02)
     assert [m.block for m in difference.blocks]
     with pytest.raises(UsageError, match="target host and rpi4"):
         diff_baselines(old, new.model_copy(update={"target": "rpi4"}))
+    stranger = new.model_copy(update={"device_identity": {**new.device_identity, "model": "two"}})
+    with pytest.raises(UsageError, match="different devices: model one and two"):
+        diff_baselines(old, stranger)
 
 
 @pytest.mark.parametrize(
@@ -165,15 +173,15 @@ def test_a_diff_judges_by_the_old_gate_and_refuses_strangers(tmp_path: Path) -> 
         {"evidence": "guessed"},
     ],
 )
-def test_hostile_values_are_refused_by_name(tmp_path: Path, change: dict[str, object]) -> None:
-    path, _ = accepted(tmp_path)
+def test_hostile_values_are_refused_by_name(world: Path, change: dict[str, object]) -> None:
+    path, _ = stored(world)
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(FileFormatError, match=r"baseline|interval"):
         load_baseline(path)
 
 
-def test_cut_oversized_and_foreign_files_are_refused(tmp_path: Path) -> None:
-    path, _ = accepted(tmp_path)
+def test_cut_oversized_and_foreign_files_are_refused(world: Path) -> None:
+    path, _ = stored(world)
     text = path.read_text()
     for content in (text[:100], "", "[]", "null", "{" * 100_000, text + " " * (2 << 20)):
         path.write_text(content)
@@ -183,13 +191,13 @@ def test_cut_oversized_and_foreign_files_are_refused(tmp_path: Path) -> None:
         assert len(str(caught.value)) < 3000
 
 
-def test_names_cannot_leave_the_folder(tmp_path: Path) -> None:
-    _, baseline = accepted(tmp_path)
+def test_names_cannot_leave_the_folder(world: Path) -> None:
+    _, baseline = stored(world)
     from edgeofa.regression.baseline import baseline_path
 
     for name in ("../../x", "a/b", "..c", "/etc"):
         changed = baseline.model_copy(update={"runtime": name, "deployment": "d" + name})
-        path = baseline_path(tmp_path / "baselines", changed)
-        assert path.resolve().is_relative_to(tmp_path / "baselines" / "host")
+        path = baseline_path(world / "baselines", changed)
+        assert path.resolve().is_relative_to(world / "baselines" / "host")
     with pytest.raises(UsageError, match="not a name"):
-        baseline_path(tmp_path, baseline.model_copy(update={"target": ".."}))
+        baseline_path(world, baseline.model_copy(update={"target": ".."}))

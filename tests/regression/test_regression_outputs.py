@@ -230,7 +230,11 @@ def test_deployments_are_found_by_target_and_have_one_name(tmp_path: Path) -> No
     make_deployment(tmp_path / "all" / "two", target="rpi4")
     assert [d.name for d in find_deployments([tmp_path / "all"], "host")] == ["one"]
     assert [d.name for d in find_deployments([tmp_path / "all" / "two"], "rpi4")] == ["two"]
-    with pytest.raises(MissingMaterial, match=r"only to host, rpi4.*|only to host"):
+    (tmp_path / "all" / "two" / "model.tflite").unlink()
+    assert [d.name for d in find_deployments([tmp_path / "all"], "host")] == ["one"]
+    with pytest.raises(FileFormatError, match=r"model\.tflite"):
+        find_deployments([tmp_path / "all"], "rpi4")
+    with pytest.raises(MissingMaterial, match="only to host, rpi4"):
         find_deployments([tmp_path / "all"], "stm32")
     with pytest.raises(MissingMaterial, match="no such folder"):
         find_deployments([tmp_path / "none"], "host")

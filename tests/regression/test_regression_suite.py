@@ -40,11 +40,9 @@ def no_rest(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(world: Path) -> Path:
     """A deployment with a baseline of the bench."""
-    made = make_deployment(tmp_path / "d")
-    accept(load_target("host"), Bench(), open_deployment(made), plan(made))
-    return made
+    return world / "d"
 
 
 def plan(folder: Path, **more: object) -> Plan:
@@ -216,9 +214,12 @@ def test_a_device_that_dies_while_accepting_leaves_the_old_baseline(folder: Path
 
 def test_a_baseline_of_another_device_is_refused(folder: Path) -> None:
     stranger = Bench(facts=Bench().facts | {"model": "another"})
+    new = open_deployment(make_deployment(folder.parent / "without_a_baseline"))
+    both = [new, open_deployment(folder)]
     with pytest.raises(UsageError, match="from another device") as caught:
-        run(folder, stranger)
+        run_tests(load_target("host"), stranger, both, plan(folder), Steps())
     assert caught.value.exit_code == 2
+    assert stranger.jobs == 0, "said before anything is measured"
 
 
 def test_a_record_without_material_is_still_timed(folder: Path) -> None:
