@@ -17,10 +17,19 @@ deploy: setup
 test: $(VENV)/.test setup test-tools lint
 	$(BIN)/pytest $(PYTEST_OPTIONS)
 
-# an ssh server for the loopback boards of the tests, which are skipped without one
+# an ssh server for the loopback boards of the tests, and what builds, emulates and flashes
+# microcontrollers; tests that need what is not there are skipped
+TOOLS := sshd:openssh-server ssh:openssh-client \
+  arm-none-eabi-gcc:gcc-arm-none-eabi qemu-system-arm:qemu-system-arm \
+  gdb-multiarch:gdb-multiarch stm32flash:stm32flash openocd:openocd
 test-tools:
-	@if [ "$$(id -u)" = 0 ] && [ ! -x /usr/sbin/sshd ] && command -v apt-get >/dev/null; then \
-	  apt-get update -q && apt-get install -y -q --no-install-recommends openssh-server openssh-client; fi
+	@missing=""; for tool in $(TOOLS); do \
+	  PATH="$$PATH:/usr/sbin" command -v "$${tool%%:*}" >/dev/null || missing="$$missing $${tool#*:}"; done; \
+	if [ -n "$$missing" ]; then \
+	  case "$$missing" in *arm-none-eabi*) missing="$$missing libnewlib-arm-none-eabi";; esac; \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get update -q && apt-get install -y -q --no-install-recommends -o DPkg::Lock::Timeout=300 $$missing; \
+	  else echo "some tests will be skipped; to run them: apt-get install$$missing"; fi; fi
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
