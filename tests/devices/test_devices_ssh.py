@@ -27,7 +27,7 @@ from edgeofa.backends.registry import get_backend
 from edgeofa.devices import configure, ssh, ssh_link
 from edgeofa.devices.base import Failure, Job, Measurement
 from edgeofa.devices.draft import new_target, probe
-from edgeofa.devices.local import LocalDevice
+from edgeofa.devices.local import LocalDevice, library_path
 from edgeofa.devices.registry import device_for
 from edgeofa.devices.store import find_device
 from edgeofa.errors import DeviceError, LinkLost, UsageError
@@ -204,7 +204,7 @@ def test_nothing_is_sent_twice_in_a_session_and_what_was_changed_is_sent_again(
         before = there.stat().st_ino
         device.run([Job(model, "litert")])
         assert there.stat().st_ino == before
-    library = max(plain.objects.iterdir(), key=lambda p: p.stat().st_size)
+    library = plain.objects / digest(library_path("litert"))
     with library.open("r+b") as file:
         file.write(b"poisoned")
     (outcome,) = device.run([Job(model, "litert")])
