@@ -19,7 +19,7 @@ from edgeofa.spaces.automaton import Automaton, Context, Edge, Option
 from edgeofa.spaces.space import Block
 from edgeofa.tables.table import Row, Table
 
-NAMED: Any = SimpleNamespace(name="made-up")
+NAMED: Any = SimpleNamespace(name="made-up", source="made-up")
 _HEADER = make_table(
     small_space([{"depths": [1], "kernels": [3], "expands": [3]}], (16,)), lambda _: (1, 1, 1, 1)
 ).header

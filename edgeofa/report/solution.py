@@ -101,7 +101,10 @@ def _proof(answer: Answer) -> str:
     count = len(selection.runners_up) + (selection.ties is None)
     if selection.goal is not None:
         unit = {"latency": "ms planned", "energy": "mJ planned"}.get(selection.goal.cost, "bytes")
-        what = f"no subnet that reaches this costs less than {selection.least:.6g} {unit}"
+        what = (
+            "no subnet that reaches this by the optimised score costs less than "
+            f"{selection.least:.6g} {unit}"
+        )
         return what if selection.proven else f"{what}, as far as searched"
     if selection.proven:
         return f"the {count} re-ranked are the best of the whole space by the optimised score"

@@ -120,6 +120,16 @@ class Board:
     def _careful(self, value: float, high: float) -> float:
         return value + self.margin.interval * max(high - value, 0.0)
 
+    def need_energies(self) -> float:
+        """The mean power in W; ``UsageError`` where the table has no energies."""
+        if self.power_w is None:
+            raise UsageError(
+                "energy was asked for, but the table has no energies",
+                where=self.where,
+                hint="profile a target whose file has a [power] section, or leave energy out",
+            )
+        return self.power_w
+
     # ------------------------------------------------------------ units
 
     def latency_ms(self, latency_ns: int) -> float:
@@ -165,13 +175,7 @@ class Board:
         if budgets.latency_ms is not None:
             latency = room(budgets.latency_ms, exact(fit.a_ms))
         if budgets.energy_mj is not None:
-            if self.power_w is None:
-                raise UsageError(
-                    "an energy budget needs a table with energies",
-                    where=self.where,
-                    hint="profile a target whose file has a [power] section, or drop the budget",
-                )
-            energy = room(budgets.energy_mj, exact(fit.a_ms) * exact(self.power_w))
+            energy = room(budgets.energy_mj, exact(fit.a_ms) * exact(self.need_energies()))
         weight = None if budgets.weight_bytes is None else floor(budgets.weight_bytes)
         return latency, energy, weight
 

@@ -27,6 +27,8 @@ from edgeofa.tables.table import Table
 
 #: (edge, option) of the automaton, from the start to the end
 Path = tuple[tuple[int, int], ...]
+#: more bytes than any block has
+_MOST = 1 << 62
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,6 +102,15 @@ class Problem:
         return tuple(map(tuple, found))
 
     @cached_property
+    def dearest(self) -> Ints:
+        """(columns,) no network of any context costs more."""
+        ahead = np.zeros((self.nodes, self.columns), dtype=np.int64)
+        for arc in reversed(self.arcs):
+            most = arc.costs.max(axis=(0, 1), initial=0) + ahead[arc.target]
+            ahead[arc.source] = np.maximum(ahead[arc.source], most)
+        return np.asarray(self.fixed_costs.max(axis=0, initial=0) + ahead[0])
+
+    @cached_property
     def _position(self) -> dict[tuple[int, int, int], tuple[Arc, int]]:
         """The arc and place of (node, edge, option)."""
         return {
@@ -144,9 +155,14 @@ class Problem:
             raise UsageError(f"budgets of {len(budgets)} targets, where {len(self.boards)} are")
         each = list(zip_longest(self.boards, budgets, fillvalue=None))
         given = [b or Budgets() for _, b in each]
-        peaks = [None if b.peak_bytes is None else int(b.peak_bytes) for b in given]
+        peaks = [None if b.peak_bytes is None else min(int(b.peak_bytes), _MOST) for b in given]
         sums = [s for board, b in zip(self.boards, given, strict=True) for s in board.limits(b)]
-        return Limits(tuple(sums), peaks[0], tuple(peaks[1:]))
+        # a limit above every network's cost would only leave 64 bits when it is multiplied
+        capped = [
+            None if s is None else min(s, int(most))
+            for s, most in zip(sums, self.dearest, strict=True)
+        ]
+        return Limits(tuple(capped), peaks[0], tuple(peaks[1:]))
 
     # ------------------------------------------------------------ networks
 

@@ -24,6 +24,8 @@ from edgeofa.solver.fronts import IMPOSSIBLE
 if TYPE_CHECKING:
     from ortools.sat.python.cp_model import CpModel, IntVar
 
+_UNKNOWN = (IMPOSSIBLE, -IMPOSSIBLE, ())
+
 
 def available() -> bool:
     """Whether OR-Tools is installed."""
@@ -76,6 +78,11 @@ def cp_sat_best(
         answer = models[context].solve(left, least)
         if answer is None:
             continue
+        if answer is _UNKNOWN:
+            # out of time without a network: the context's bound is all that is known of it
+            proven = False
+            heapq.heappush(waiting, (best, 1, context, ()))
+            break
         score, ceiling, path = answer
         heapq.heappush(waiting, (-score, 0, context, path))
         if ceiling > score:
@@ -142,7 +149,8 @@ class _Context:
         self._model.add_bool_or(literals)
 
     def solve(self, seconds: float, least: int) -> tuple[int, int, Path] | None:
-        """Score, ceiling and path of the best network that is left; None where none is."""
+        """Score, ceiling and path of the best network that is left; None where none is, and
+        ``_UNKNOWN`` where the time was too short to find any."""
         from ortools.sat.python import cp_model
 
         solver = cp_model.CpSolver()
@@ -154,7 +162,7 @@ class _Context:
         if status == cp_model.INFEASIBLE:
             return None
         if status not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
-            return IMPOSSIBLE, -IMPOSSIBLE, ()
+            return _UNKNOWN
         path = []
         node = 0
         for source, target, edge, option, variable in self._steps:

@@ -63,7 +63,7 @@ def frontier_point(problem: Problem, context: int, path: Path, plan: int = 0) ->
             peak,
         )
         for board, (latency, energy, weight), peak in zip(
-            problem.boards, batched_sums(totals), totals.peaks, strict=True
+            problem.boards, sums_by_board(totals), totals.peaks, strict=True
         )
     )
     return FrontierPoint(
@@ -76,7 +76,7 @@ def frontier_point(problem: Problem, context: int, path: Path, plan: int = 0) ->
     )
 
 
-def batched_sums(totals: Totals) -> Iterator[tuple[int, int, int]]:
+def sums_by_board(totals: Totals) -> Iterator[tuple[int, int, int]]:
     """The sums of each board."""
     for first in range(0, len(totals.sums), len(AXES)):
         latency, energy, weight = totals.sums[first : first + len(AXES)]
@@ -142,6 +142,8 @@ def frontier(
         NoSubnetFits: no subnet is within ``peak_bytes``.
         UsageError: cost and score rise together so exactly that there is no end of points.
     """
+    if axis == "energy":
+        problem.boards[board].need_energies()
     within = problem.within(limits or Limits((), peak_bytes))
     weights = np.zeros((len(problem.resolutions), problem.columns), dtype=np.int64)
     weights[:, len(AXES) * board + AXES.index(axis)] = 1

@@ -120,6 +120,12 @@ def load_named(
     """
     if len(set(targets)) != len(targets):
         raise UsageError("a target is named twice", where=", ".join(targets))
+    if proxy and predictor is not None:
+        raise UsageError(
+            "--random-weights plans without an accuracy model, --predictor with one",
+            where=predictor,
+            hint="leave one of the two out",
+        )
     chosen = load_space(space or _default_space(targets[0]))
     tables = [
         find_tables(load_target(name), chosen, backend, precision, threads)

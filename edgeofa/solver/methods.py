@@ -14,6 +14,7 @@ from edgeofa.solver.budgets import Limits
 from edgeofa.solver.core import Problem
 from edgeofa.solver.cpsat import available, cp_sat_best
 from edgeofa.solver.exact import Ranking, k_best
+from edgeofa.solver.fronts import IMPOSSIBLE
 
 Method = Literal["auto", "dp", "cp-sat"]
 
@@ -37,4 +38,9 @@ def ranked(problem: Problem, limits: Limits, k: int, method: Method = "auto") ->
     by_cp_sat = cp_sat_best(problem, limits, k)
     if by_cp_sat.proven:
         return by_cp_sat
-    return Ranking(by_program.best, min(by_program.bound, by_cp_sat.bound), proven=False)
+    better = max(by_program, by_cp_sat, key=_first_score)
+    return Ranking(better.best, min(by_program.bound, by_cp_sat.bound), proven=False)
+
+
+def _first_score(ranking: Ranking) -> int:
+    return ranking.best[0].totals.score if ranking.best else IMPOSSIBLE

@@ -12,7 +12,6 @@ give a valid bound; good prices give a tight one.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +21,8 @@ from edgeofa.solver.budgets import Bools, Ints, Limits
 from edgeofa.solver.core import Arc, Problem
 
 _STEPS = 120
+#: a step below this share (squared) of the whole range of scores moves nothing
+_STILL = 1e-30
 #: the dearest network costs about 2**_WEIGHT_BITS under the weights
 _WEIGHT_BITS = 46
 _Floats = NDArray[np.float64]
@@ -34,28 +35,27 @@ def multipliers(problem: Problem, limits: Limits) -> Ints:
     prices = _best_prices(problem, axes, limit)  # score per whole budget
     worth = prices / limit
     worth[worth.max(axis=1) <= 0] = 1 / limit
-    most = problem.fixed_costs[:, axes].max(axis=0).astype(np.float64)
-    for n, a in enumerate(axes):
-        most[n] += _longest(problem, lambda arc, a=a: float(arc.costs[:, :, a].max(initial=0)))  # type: ignore[misc]
+    most = problem.dearest[axes].astype(np.float64)
     scale = 2.0**_WEIGHT_BITS / (worth @ most).max()
     weights = np.zeros((len(problem.resolutions), problem.columns), dtype=np.int64)
     weights[:, axes] = np.floor(worth * scale).astype(np.int64)
     return weights
 
 
-def _longest(problem: Problem, length: Callable[[Arc], float]) -> float:
-    """The length of the longest path."""
-    longest = np.zeros(problem.nodes)
+def _score_range(problem: Problem) -> float:
+    """The most that the arcs of one path add to a score, or take from it."""
+    ahead = np.zeros(problem.nodes)
     for arc in reversed(problem.arcs):
-        longest[arc.source] = max(longest[arc.source], length(arc) + longest[arc.target])
-    return float(longest[0])
+        most = float(np.abs(arc.scores).max(initial=0)) + ahead[arc.target]
+        ahead[arc.source] = max(ahead[arc.source], most)
+    return float(ahead[0])
 
 
 def _best_prices(problem: Problem, axes: list[int], limit: _Floats) -> _Floats:
     """(contexts, budgets) prices near the minimum of the Lagrangian bound."""
     count, n = len(problem.resolutions), len(axes)
     steps = _steps(problem, axes, limit)
-    reach = float(_longest(problem, lambda arc: float(np.abs(arc.scores).max(initial=0)))) + 1.0
+    reach = _score_range(problem) + 1.0
     # at the minimum no price exceeds what the whole range of scores is worth
     centre = np.full((count, n), reach / 2)
     shape = np.broadcast_to(np.eye(n) * (n * (reach / 2) ** 2), (count, n, n)).copy()
@@ -71,7 +71,7 @@ def _best_prices(problem: Problem, axes: list[int], limit: _Floats) -> _Floats:
         cut = np.where(inside[:, None], slope, outward)
         step = np.einsum("rij,rj->ri", shape, cut)
         size = np.einsum("ri,ri->r", cut, step)
-        moves = size > 1e-18 * reach**2 * 1e-12
+        moves = size > _STILL * reach**2
         step = np.where(moves[:, None], step / np.sqrt(np.where(moves, size, 1.0))[:, None], 0.0)
         centre = centre - step / (n + 1)
         shrunk = shape - 2 / (n + 1) * np.einsum("ri,rj->rij", step, step)

@@ -108,7 +108,7 @@ def pose(
         for blocks in option.blocks
         for block in blocks or ()
     }
-    figures = [_figures(board, used) for board in boards]
+    figures = [_figures(board, used, space.source) for board in boards]
     arcs, raw = [], option_scores(accuracy, automaton)
     bases = np.array(context_scores(accuracy, automaton), dtype=np.float64)
     pairs = pair_worths(accuracy, automaton) if isinstance(accuracy, PairScorer) else {}
@@ -156,9 +156,11 @@ def _largest_pairs(pairs: Worths) -> list[NDArray[np.float64]]:
     return [np.array(worths) for worths in by_edge.values()]
 
 
-def _figures(board: Board, blocks: set[Block]) -> dict[Block, tuple[int, int, int, int]]:
+def _figures(
+    board: Board, blocks: set[Block], source: str
+) -> dict[Block, tuple[int, int, int, int]]:
     """What every block costs on a board; all that its table lacks are named at once."""
-    rows = board.table.rows_of(blocks)
+    rows = board.table.rows_of(blocks, source=source)
     return {block: board.figures(row) for block, row in rows.items()}
 
 

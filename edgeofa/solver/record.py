@@ -145,8 +145,9 @@ def _merged(points: Sequence[FrontierPoint], goals: Sequence[Goal]) -> list[Fron
     )
     if len(goals) == 1:
         costs = np.concatenate([costs, np.zeros_like(costs)], axis=1)
-    # a score has far fewer digits than this, so that equal ones stay equal
-    scores = np.array([round(p.score * 2.0**40) for p in points])
+    # a share of the largest score, because models may score in any unit
+    largest = max((abs(p.score) for p in points), default=0.0) or 1.0
+    scores = np.array([round(p.score / largest * 2.0**50) for p in points], dtype=np.int64)
     return [points[n] for n in non_dominated(costs, scores)]
 
 

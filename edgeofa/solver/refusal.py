@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import ceil
+from math import ceil, floor
 
 from edgeofa.errors import NoSubnetFits
 from edgeofa.solver.budgets import AXES, Axis, Board, Budgets, Limits
 from edgeofa.solver.core import Problem
 from edgeofa.solver.exact import Ranked
-from edgeofa.solver.objective import leanest, peak_values, with_peak
+from edgeofa.solver.objective import leanest, least_peak, with_peak
 from edgeofa.solver.prediction import Prediction, on_board
 
 _LEANEST: dict[Axis, str] = {"latency": "fastest", "energy": "most frugal", "weight": "smallest"}
@@ -53,11 +53,13 @@ def nothing_fits(
 
 def too_inaccurate(problem: Problem, wanted: float, best: Prediction) -> NoSubnetFits:
     """For an accuracy that nothing within the budgets reaches."""
+    # rounded down, so that asking for what is named is not refused again
+    reached = floor(best.value * 10_000) / 100
     return NoSubnetFits(
         f"no subnet within the budgets is predicted to reach {100 * wanted:g}%; the most accurate, "
-        f"{best.subnet}, {100 * best.value:.2f}%",
+        f"{best.subnet}, {reached:.2f}%",
         where=f"space {problem.space.name}",
-        hint=f"ask for {100 * best.value:.2f}% or less, or raise a budget",
+        hint=f"ask for {reached:.2f}% or less, or raise a budget",
     )
 
 
@@ -74,21 +76,15 @@ def _above_peak(problem: Problem, limits: Limits, where: str) -> NoSubnetFits:
         f"no subnet is within {limits.peaks[board]} bytes of peak memory{on}; the leanest, "
         f"{least.subnet}, needs {least.totals.peaks[board]} bytes",
         where=where,
-        hint="raise the peak memory budget, or take a space with smaller resolutions",
+        hint=f"raise the peak memory budget{on} to at least {least.totals.peaks[board]} bytes, or "
+        "take a space with smaller resolutions",
     )
 
 
 def _least_peak(problem: Problem, board: int) -> Ranked:
     """The fastest network of the smallest peak that any network reaches on a board."""
-    peaks = peak_values(problem, board)
-    low, high = 0, len(peaks) - 1
-    while low < high:
-        middle = (low + high) // 2
-        if leanest(problem, 0, with_peak(Limits(()), board, peaks[middle])) is None:
-            low = middle + 1
-        else:
-            high = middle
-    near = leanest(problem, 0, with_peak(Limits(()), board, peaks[low]))
+    peak = least_peak(problem, Limits(()), board, None)
+    near = None if peak is None else leanest(problem, 0, with_peak(Limits(()), board, peak))
     assert near is not None  # noqa: S101 - the largest peak allows everything
     return near
 

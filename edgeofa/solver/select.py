@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from math import floor
 
 from edgeofa.accuracy.base import AccuracyScale
-from edgeofa.errors import NoSubnetFits, UsageError
+from edgeofa.errors import UsageError
 from edgeofa.solver.budgets import AXES, Budgets, Limits
 from edgeofa.solver.core import Problem
 from edgeofa.solver.exact import Ranking
@@ -22,8 +22,10 @@ from edgeofa.solver.question import Goal, Prefer, Question
 from edgeofa.solver.refusal import nothing_fits, too_inaccurate
 from edgeofa.solver.ties import Ties, fastest_tied, tolerance
 
-#: how often the floor is raised until the better accuracy model reaches the wanted accuracy too
-_RAISES = 8
+#: so many floors are tried until the better accuracy model reaches the wanted accuracy too, and
+#: how far apart they are at least
+_FLOORS = 12
+_FINEST = 1e-4
 
 
 @dataclass(frozen=True)
@@ -159,45 +161,83 @@ def _leanest(problems: Sequence[Problem], question: Question, goal: Goal) -> tup
         )
     if goal.board >= len(problems[0].boards):
         raise UsageError(f"there is no board {goal.board} to minimise on")
-    floor, least, proven = wanted, None, True
-    nearest = 0.0
-    for _ in range(_RAISES):
+    if goal.cost == "energy":
+        for problem in problems:
+            problem.boards[goal.board].need_energies()
+    tried = _tried_floors(problems, limits, question, goal)
+    if not tried.found and wanted is None:
+        raise nothing_fits(problems[0], question.budgets, limits[0], proven=tried.proven)
+    good = _enough(tried.found, wanted)
+    if not good and wanted is not None:
+        # the floors went past it, or nothing reaches it: the most accurate decide
+        most = Question(question.budgets, k=question.k, prefer="accurate", method=question.method)
+        number, accurate = _most_accurate(problems, most)
+        if accurate.best.value < wanted:
+            raise too_inaccurate(problems[0], wanted, accurate.best)
+        good = [_Found(number, accurate.best)]
+    good.sort(key=lambda f: (_cost(f.prediction, goal), -f.prediction.value))
+    best, *others = good[: question.k]
+    return best.problem, Selection(
+        question.budgets,
+        best.prediction,
+        tuple(f.prediction for f in others),
+        best.prediction.score,
+        tried.proven,
+        goal,
+        tried.least,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Tried:
+    """What the cheapest networks above several floors are, and the least cost above the first."""
+
+    found: list[_Found]
+    least: float | None
+    proven: bool
+
+
+def _tried_floors(
+    problems: Sequence[Problem], limits: Sequence[Limits], question: Question, goal: Goal
+) -> _Tried:
+    """The cheapest above the wanted accuracy, and above higher floors until the better model finds
+    one of them accurate enough; then lower ones again, since a raise may have gone too far."""
+    wanted = question.accuracy
+    pool: list[_Found] = []
+    least, proven = None, True
+    floor, failed, enough, raised = wanted, wanted or 0.0, 1.0, 0.0
+    for _ in range(_FLOORS):
         rankings = [
             _rank_leanest(p, most, question, goal, floor)
             for p, most in zip(problems, limits, strict=True)
         ]
         proven = proven and all(r.proven for r in rankings)
         found = _distinct(_predicted(problems, rankings))
-        if not found:
-            break
-        if least is None:
+        pool = _distinct([*pool, *found])
+        if found and least is None:
             least = min(
                 _cost_of(p, goal, r) for p, r in zip(problems, rankings, strict=True) if r.best
             )
-        good = [f for f in found if wanted is None or f.prediction.value >= wanted]
-        if good:
-            good.sort(key=lambda f: (_cost(f.prediction, goal), -f.prediction.value))
-            best, *others = good
-            return best.problem, Selection(
-                question.budgets,
-                best.prediction,
-                tuple(f.prediction for f in others),
-                best.prediction.score,
-                proven,
-                goal,
-                least,
-            )
-        nearest = max(f.prediction.value for f in found)
-        floor = min((floor or 0.0) + max((wanted or 0.0) - nearest, 1e-4), 1 - 1e-9)
-    if wanted is None:
-        raise nothing_fits(problems[0], question.budgets, limits[0], proven=proven)
-    raise _out_of_reach(problems, question, wanted)
+        good = _enough(found, wanted)
+        if wanted is None or floor is None or (good and floor == wanted):
+            break
+        if good or not found:
+            enough = floor
+        else:
+            failed = floor
+        if enough - failed < _FINEST:
+            break
+        if enough < 1.0:
+            floor = (failed + enough) / 2
+        else:
+            short = wanted - max(f.prediction.value for f in found)
+            raised = max(short, 2 * raised, _FINEST)
+            floor = min(failed + raised, 1 - 1e-9)
+    return _Tried(pool, least, proven)
 
 
-def _out_of_reach(problems: Sequence[Problem], question: Question, wanted: float) -> NoSubnetFits:
-    """The error for an accuracy that nothing within the budgets is predicted to reach."""
-    most = Question(question.budgets, k=question.k, prefer="accurate", method=question.method)
-    return too_inaccurate(problems[0], wanted, _most_accurate(problems, most)[1].best)
+def _enough(found: Sequence[_Found], wanted: float | None) -> list[_Found]:
+    return [f for f in found if wanted is None or f.prediction.value >= wanted]
 
 
 def _rank_leanest(

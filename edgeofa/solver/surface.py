@@ -134,8 +134,8 @@ class _Column:
         self._column = 0
         if goal.cost != "peak":
             self._column = len(AXES) * goal.board + AXES.index(goal.cost)
-            if goal.cost == "energy" and problem.boards[goal.board].power_w is None:
-                raise UsageError("no energies in the table", where=problem.boards[goal.board].where)
+            if goal.cost == "energy":
+                problem.boards[goal.board].need_energies()
 
     def of(self, arc: Arc, context: int) -> Ints:
         """(options,) what each option of an arc costs."""

@@ -121,9 +121,10 @@ class Table:
         """The usable row of a block; raises ``MissingMaterial`` with the way to get it."""
         return self.rows_of((block,))[block]
 
-    def rows_of(self, blocks: Iterable[Block]) -> dict[Block, Row]:
+    def rows_of(self, blocks: Iterable[Block], *, source: str | None = None) -> dict[Block, Row]:
         """The usable rows of blocks; ``MissingMaterial`` names those that there are not, and the
-        command that profiles just these."""
+        command that profiles just these. ``source`` is what ``--space`` finds the space by there,
+        by default its name."""
         found, lacking = {}, []
         for block in blocks:
             row = self.rows.get(block.key)
@@ -132,10 +133,10 @@ class Table:
             else:
                 found[block] = row
         if lacking:
-            raise self._lacks(sorted(lacking))
+            raise self._lacks(sorted(lacking), source or self.header.space)
         return found
 
-    def _lacks(self, keys: list[str]) -> MissingMaterial:
+    def _lacks(self, keys: list[str], space: str) -> MissingMaterial:
         h = self.header
         failed = sum(key in self.rows for key in keys)
         state = "failed" if failed == len(keys) else "has no row" if len(keys) == 1 else ""
@@ -147,7 +148,7 @@ class Table:
         return MissingMaterial(
             what,
             where=f"table {h.target}/{self.name}",
-            hint=f"edgeofa profile --target {h.target} --space {h.space} --backend {h.backend} "
+            hint=f"edgeofa profile --target {h.target} --space {space} --backend {h.backend} "
             f"--precision {h.precision}{threads} --missing",
         )
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
+from dataclasses import replace
 from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
@@ -16,20 +18,24 @@ import pytest
 from network_world import enumerated_best, half_budget, small_problem
 from solver_world import Additive, make_table, noisy_scores, noisy_table, small_space
 
+import edgeofa.spaces
 from edgeofa.accuracy.base import MacsProxy
 from edgeofa.accuracy.features import space_digest
 from edgeofa.accuracy.load import load_model
 from edgeofa.accuracy.pairwise import PairwiseFile
 from edgeofa.errors import FileFormatError, MissingMaterial, NoSubnetFits, UsageError
-from edgeofa.solver.budgets import Budgets
+from edgeofa.solver.budgets import Budgets, Limits
 from edgeofa.solver.crosscheck import every_path
+from edgeofa.solver.exact import k_best
 from edgeofa.solver.explain import differences, explain
-from edgeofa.solver.inputs import Inputs, choose, pose_candidates, solve
+from edgeofa.solver.inputs import Inputs, choose, load_named, pose_candidates, solve
 from edgeofa.solver.margins import margin_of, student_t
 from edgeofa.solver.methods import parse_method
+from edgeofa.solver.objective import leanest
 from edgeofa.solver.prediction import predict
 from edgeofa.solver.problem import build_problem
 from edgeofa.solver.question import Goal, Question, parse_goal, parse_prefer
+from edgeofa.solver.record import frontier_record
 from edgeofa.solver.select import answer, select
 from edgeofa.solver.ties import tolerance
 from edgeofa.spaces import Space, load_space
@@ -429,3 +435,99 @@ def test_names_that_are_not_there() -> None:
         parse_prefer("slow")
     with pytest.raises(UsageError, match="accuracy of 120%"):
         Question((Budgets(),), accuracy=1.2)
+
+
+def test_a_goal_of_energy_without_energies_is_refused() -> None:
+    table = make_table(small(), lambda b: (0.1 * b.kernel, None, 10, 10))
+    problem = build_problem(small(), table, model_of(0))
+    inputs = Inputs(small(), table, problem.accuracy, problem)
+    with pytest.raises(UsageError, match="no energies"):
+        answer([problem], Question((Budgets(),), Goal("energy"), 0.5))
+    with pytest.raises(UsageError, match="no energies"):
+        frontier_record([inputs], (Goal("energy"),))
+
+
+def test_a_budget_beyond_every_network_changes_nothing() -> None:
+    """Not even one that leaves 64 bits, alone or weighed against others."""
+    problem = build_problem(
+        load_space("cifar_micro"),
+        noisy_table("cifar_micro", 0, (32,)),
+        noisy_scores("cifar_micro", 0),
+    )
+    cheap = leanest(problem, 0)
+    assert cheap is not None
+    ms = 2 * problem.plan_ms(cheap.totals.latency_ns)
+    alone = k_best(problem, problem.limits(Budgets(latency_ms=ms)), 5)
+    beside = Budgets(ms, energy_mj=1e30, weight_bytes=10**30, peak_bytes=10**30)
+    for huge in (beside, replace(beside, energy_mj=1e9, weight_bytes=10**15)):
+        both = k_best(problem, problem.limits(huge), 5)
+        assert both.proven
+        assert [r.totals for r in both.best] == [r.totals for r in alone.best]
+    free = k_best(problem, problem.limits(Budgets(latency_ms=1e30)), 1)
+    assert free.best[0].totals == k_best(problem, Limits(()), 1).best[0].totals
+
+
+def test_an_accuracy_that_is_reached_is_not_refused_because_floors_went_past_it() -> None:
+    problem = build_problem(small(), table_of(5), model := model_of(3))
+    every = sorted(model.accuracy(problem.named(c, p)) for c, p in every_path(problem))
+    top, wanted = every[-1], every[len(every) // 2]
+    # the better model trusts the most accurate subnet alone
+    model.rerank = lambda subnets: np.array(  # type: ignore[method-assign]
+        [a if (a := model.accuracy(s)) == top else a - 0.5 for s in subnets]
+    )
+    question = Question((Budgets(),), Goal("latency"), wanted, k=1)
+    assert answer([problem], question)[1].best.value == top
+    with pytest.raises(NoSubnetFits) as caught:
+        answer([problem], Question((Budgets(),), Goal("latency"), (1 + top) / 2))
+    # what the message offers is not refused again
+    offered = re.search(r"ask for ([0-9.]+)%", caught.value.hint or "")
+    assert offered is not None
+    again = Question((Budgets(),), Goal("latency"), float(offered[1]) / 100)
+    assert answer([problem], again)[1].best.value == top
+
+
+def test_a_raise_that_went_too_far_is_taken_back() -> None:
+    """The pick is the cheapest that a better model allows, however far its scale is off."""
+    problem = build_problem(small(), table_of(5), model := model_of(3))
+    everything = predict(problem, [problem.named(c, p) for c, p in every_path(problem)])
+    model.rerank = lambda subnets: np.array(  # type: ignore[method-assign]
+        [model.accuracy(s) ** 2 for s in subnets]
+    )
+    for wanted in np.quantile([p.value**2 for p in everything], [0.2, 0.5, 0.8]):
+        question = Question((Budgets(),), Goal("latency"), float(wanted), k=1)
+        best = answer([problem], question)[1].best
+        # floors are tried down to a small step; what reaches a little more costs no less
+        surely = [p.planned_ms for p in everything if p.value**2 >= wanted + 0.01]
+        assert best.value >= wanted
+        assert best.planned_ms <= min(surely)
+
+
+def test_frontiers_of_scores_in_any_unit_are_joined_alike() -> None:
+    def points(unit: float) -> list[object]:
+        rng = np.random.default_rng(0)
+        worth: dict[Any, float] = {}
+        model = Additive(lambda *k: worth.setdefault(k, unit * float(rng.integers(1, 9))))
+        several = []
+        for seed in (1, 2):
+            table = table_of(seed)
+            problem = build_problem(small(), table, model)
+            several.append(Inputs(small(), table, model, problem))
+        return [p.subnet for p in frontier_record(several).points]
+
+    assert points(2.0**60) == points(1.0)
+
+
+def test_random_weights_and_a_predictor_contradict_each_other(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="leave one of the two out"):
+        load_named(("rpi4",), None, proxy=True, predictor=tmp_path)
+
+
+def test_the_command_for_lacking_blocks_names_the_file_of_ones_own_space(tmp_path: Path) -> None:
+    file = tmp_path / "own.toml"
+    shipped = Path(edgeofa.spaces.__file__).parent / "cifar_micro.toml"
+    file.write_text(shipped.read_text())
+    table = noisy_table("cifar_micro", 0, (32,))
+    holed = Table(table.header, dict(list(table.rows.items())[1:]))
+    with pytest.raises(MissingMaterial) as caught:
+        build_problem(load_space(str(file)), holed, noisy_scores("cifar_micro", 0))
+    assert f"--space {file} " in (caught.value.hint or "")
