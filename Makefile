@@ -28,7 +28,7 @@ test-tools:
 	if [ -n "$$missing" ]; then \
 	  case "$$missing" in *arm-none-eabi*) missing="$$missing libnewlib-arm-none-eabi";; esac; \
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	    apt-get update -q && apt-get install -y -q --no-install-recommends -o DPkg::Lock::Timeout=300 $$missing; \
+	    apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends -o DPkg::Lock::Timeout=300 $$missing; \
 	  else echo "some tests will be skipped; to run them: apt-get install$$missing"; fi; fi
 
 lint: $(VENV)/.test

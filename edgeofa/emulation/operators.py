@@ -32,7 +32,7 @@ def count_operators(path: Path, backend: str) -> int:
 
 def _onnx(content: bytes, path: Path) -> int:
     import onnx
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+    from google.protobuf.message import DecodeError
 
     try:
         nodes = onnx.load_from_string(content).graph.node
