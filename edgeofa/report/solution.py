@@ -100,6 +100,11 @@ def _proof(answer: Answer) -> str:
     # a pick that is tied comes from the whole space, not from the re-ranked alone
     count = len(selection.runners_up) + (selection.ties is None)
     if selection.goal is not None:
+        if selection.least is None:
+            return (
+                "the most accurate of the re-ranked; by the optimised score none reaches this, so "
+                "nothing is proven"
+            )
         unit = {"latency": "ms planned", "energy": "mJ planned"}.get(selection.goal.cost, "bytes")
         what = (
             "no subnet that reaches this by the optimised score costs less than "

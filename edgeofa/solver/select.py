@@ -35,7 +35,8 @@ class Selection:
     ``bound`` is the highest additive score that any subnet within the budgets reaches; ``proven``
     says that the candidates are exactly the K best by that score. With a ``goal`` they are in order
     of that cost instead, and ``least`` is the least that any subnet costs (ms and mJ as planned,
-    bytes) whose additive prediction reaches the wanted accuracy; ``bound`` is the pick's score.
+    bytes) whose additive prediction reaches the wanted accuracy, None where none does and only the
+    better model lets the pick in; ``bound`` is the pick's score.
 
     ``ties``: the pick is the fastest of several that the accuracy model cannot tell apart.
     """
@@ -167,14 +168,14 @@ def _leanest(problems: Sequence[Problem], question: Question, goal: Goal) -> tup
     tried = _tried_floors(problems, limits, question, goal)
     if not tried.found and wanted is None:
         raise nothing_fits(problems[0], question.budgets, limits[0], proven=tried.proven)
-    good = _enough(tried.found, wanted)
+    good, proven = _enough(tried.found, wanted), tried.proven
     if not good and wanted is not None:
         # the floors went past it, or nothing reaches it: the most accurate decide
         most = Question(question.budgets, k=question.k, prefer="accurate", method=question.method)
         number, accurate = _most_accurate(problems, most)
         if accurate.best.value < wanted:
             raise too_inaccurate(problems[0], wanted, accurate.best)
-        good = [_Found(number, accurate.best)]
+        good, proven = [_Found(number, accurate.best)], False
     good.sort(key=lambda f: (_cost(f.prediction, goal), -f.prediction.value))
     best, *others = good[: question.k]
     return best.problem, Selection(
@@ -182,7 +183,7 @@ def _leanest(problems: Sequence[Problem], question: Question, goal: Goal) -> tup
         best.prediction,
         tuple(f.prediction for f in others),
         best.prediction.score,
-        tried.proven,
+        proven,
         goal,
         tried.least,
     )

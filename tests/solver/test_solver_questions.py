@@ -24,6 +24,7 @@ from edgeofa.accuracy.features import space_digest
 from edgeofa.accuracy.load import load_model
 from edgeofa.accuracy.pairwise import PairwiseFile
 from edgeofa.errors import FileFormatError, MissingMaterial, NoSubnetFits, UsageError
+from edgeofa.report.solution import answer_text
 from edgeofa.solver.budgets import Budgets, Limits
 from edgeofa.solver.crosscheck import every_path
 from edgeofa.solver.exact import k_best
@@ -476,7 +477,9 @@ def test_an_accuracy_that_is_reached_is_not_refused_because_floors_went_past_it(
         [a if (a := model.accuracy(s)) == top else a - 0.5 for s in subnets]
     )
     question = Question((Budgets(),), Goal("latency"), wanted, k=1)
-    assert answer([problem], question)[1].best.value == top
+    selection = answer([problem], question)[1]
+    assert selection.best.value == top
+    assert not selection.proven or selection.least is not None
     with pytest.raises(NoSubnetFits) as caught:
         answer([problem], Question((Budgets(),), Goal("latency"), (1 + top) / 2))
     # what the message offers is not refused again
@@ -484,6 +487,18 @@ def test_an_accuracy_that_is_reached_is_not_refused_because_floors_went_past_it(
     assert offered is not None
     again = Question((Budgets(),), Goal("latency"), float(offered[1]) / 100)
     assert answer([problem], again)[1].best.value == top
+
+
+def test_an_accuracy_that_only_the_better_model_sees_is_said_to_be_unproven() -> None:
+    problem = build_problem(small(), table := table_of(5), model := model_of(3))
+    top = max(model.accuracy(problem.named(c, p)) for c, p in every_path(problem))
+    model.rerank = lambda subnets: np.array([model.accuracy(s) + 0.02 for s in subnets])  # type: ignore[method-assign]
+    inputs = Inputs(small(), table, model, problem)
+    found = solve([inputs], Question((Budgets(),), Goal("latency"), top + 0.01))
+    assert found.selection.best.value >= top + 0.01
+    assert found.selection.least is None
+    assert not found.selection.proven
+    assert "nothing is proven" in answer_text(found)
 
 
 def test_a_raise_that_went_too_far_is_taken_back() -> None:
