@@ -174,7 +174,7 @@ def test_a_board_with_an_old_c_library_is_refused(arm, reach) -> None:
 # --------------------------------------------------------------------------- a board of our kind
 
 
-def until(condition, seconds: float = 30) -> bool:
+def until(condition, seconds: float = 60) -> bool:
     deadline = time.monotonic() + seconds
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import socket
-import time
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -130,10 +129,8 @@ def test_another_folder_is_used(plain, reach, model) -> None:
 def test_a_board_that_hangs_is_left_in_time(plain, monkeypatch) -> None:
     monkeypatch.setenv("EDGEOFA_SSH", plain.ssh)
     link = Link(parse_address(plain.address), "board")
-    start = time.monotonic()
     with pytest.raises(DeviceError, match="no answer within 1 s"):
-        link.run("sleep 60", timeout_s=1)
-    assert time.monotonic() - start < 30
+        link.run("sleep 600", timeout_s=1)
     link.close()
 
 
