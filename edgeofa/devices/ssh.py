@@ -211,6 +211,7 @@ class SshDevice(Device):
         if threads == 1 and self.facts.processors:
             # one fixed processor; where there are two kinds the highest number is a fast one
             words += ["--cpu", str(self.facts.processors - 1)]
+        words += ["--silence", str(SILENCE_S)]
         argv = self._board.run_argv(runner, *words)
         return RunnerCommand(tuple(argv), lost_status=LINK_STATUS, where=self.name)
 

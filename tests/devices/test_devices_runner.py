@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
@@ -310,3 +311,38 @@ def test_an_interrupted_caller_leaves_no_process(runtime, tmp_path) -> None:
         run_jobs(runtime, orders(tmp_path, "fine", "hang"), tmp_path, progress=stop)
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)
+
+
+def test_a_runner_ends_that_is_given_no_job(runtime) -> None:
+    runner = subprocess.Popen(
+        [*runtime.argv, "--silence", "1"],
+        env=runtime.env,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    try:
+        # the pipe stays open, as behind a link that froze
+        assert runner.wait(timeout=60) == 4
+    finally:
+        runner.kill()
+        runner.communicate()
+
+
+def test_a_runner_ends_whose_results_are_not_taken(runtime, tmp_path) -> None:
+    readable, writable = os.pipe()
+    fcntl.fcntl(writable, fcntl.F_SETPIPE_SZ, 4096)
+    (tmp_path / "fine").write_text("fine", encoding="utf-8")
+    jobs = tmp_path / "jobs"
+    jobs.write_text(f"model {tmp_path / 'fine'}\n\n" * 60, encoding="utf-8")
+    try:
+        with jobs.open("rb") as given:
+            runner = subprocess.Popen(
+                [*runtime.argv, "--silence", "1"],
+                env=runtime.env,
+                stdin=given,
+                stdout=writable,
+            )
+        assert runner.wait(timeout=60) == 4
+    finally:
+        os.close(readable)
+        os.close(writable)

@@ -1,11 +1,12 @@
 /* edgeofa-runner: runs models through libLiteRt.so or libonnxruntime.so and reports their times.
  *
  *   edgeofa-runner --library PATH [--threads N] [--kernels delegate|builtin] [--cpu N] [--emulated]
- *                  [--lease FILE] [--root DIR]
+ *                  [--lease FILE] [--silence SECONDS] [--root DIR]
  *
  * FILE is locked (shared) as long as a job may run, so that nobody else begins to measure before;
- * DIR is where the device's state is read, in tests. When nobody reads the results any more the
- * runner ends, with its job.
+ * DIR is where the device's state is read, in tests. When nobody reads the results any more, or
+ * the other end takes more than SECONDS to give a job or to take a result (a link that froze does
+ * neither and does not end), the runner ends, with its job.
  *
  * The job list comes on standard input (see job.h); one JSON line per event goes to standard
  * output:
@@ -68,13 +69,35 @@ struct log_tail {
 static int results = -1; /* where events go: the standard output that the caller gave us */
 static struct report event;
 
+/* Seconds that the other end may take to give us a job, or to take a result; 0 for ever. */
+static int silence_s;
+
+static void give_up(int number) {
+  (void)number;
+  _exit(EXIT_OUTPUT);
+}
+
+static int send_event(void) {
+  alarm((unsigned)silence_s);
+  int failed = write_all(results, event.text, event.used);
+  alarm(0);
+  return failed;
+}
+
+static int next_job(struct job *job) {
+  alarm((unsigned)silence_s);
+  int got = job_read(job);
+  alarm(0);
+  return got;
+}
+
 static void emit(void) {
   report_add(&event, "}\n");
   if (event.overflow) {
     fprintf(stderr, "edgeofa-runner: an event is larger than %d bytes\n", REPORT_BYTES);
     exit(EXIT_OUTPUT);
   }
-  if (write_all(results, event.text, event.used)) {
+  if (send_event()) {
     fprintf(stderr, "edgeofa-runner: cannot write results: %s\n", strerror(errno));
     exit(EXIT_OUTPUT);
   }
@@ -137,6 +160,8 @@ static int parse(int argc, char **argv, struct settings *settings) {
         return fault("--kernels is delegate or builtin");
     } else if (!strcmp(name, "--lease")) {
       if (lease(argv[i])) return -1;
+    } else if (!strcmp(name, "--silence")) {
+      if (integer(name, argv[i], 1, 86400, &silence_s)) return -1;
     } else if (!strcmp(name, "--root")) {
       state_root(argv[i]);
     } else if (!strcmp(name, "--threads")) {
@@ -278,7 +303,7 @@ static int run_job(const struct runtime *runtime, void *library, const struct se
     report_add(&event, ",\"log\":");
     report_string(&event, log.text, log.used);
     emit();
-  } else if (write_all(results, event.text, event.used)) {
+  } else if (send_event()) {
     fprintf(stderr, "edgeofa-runner: cannot write results: %s\n", strerror(errno));
     exit(EXIT_OUTPUT);
   }
@@ -289,6 +314,7 @@ int main(int argc, char **argv) {
   static struct job job;
   struct settings settings = {NULL, {1, "delegate"}, {0, 0}, -1};
   signal(SIGPIPE, SIG_IGN); /* a reader that went away is a write error */
+  signal(SIGALRM, give_up);
   results = fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 10);
   if (results < 0 || dup2(STDERR_FILENO, STDOUT_FILENO) < 0) {
     fprintf(stderr, "edgeofa-runner: no standard output: %s\n", strerror(errno));
@@ -314,7 +340,7 @@ int main(int argc, char **argv) {
 
   long number = 0;
   int got;
-  while ((got = job_read(&job)) == 1)
+  while ((got = next_job(&job)) == 1)
     if (run_job(runtime, library, &settings, &job, number++)) return fatal();
   if (got < 0) return fatal();
   begin("end", -1);
