@@ -145,7 +145,7 @@ def deploy(request: Request, steps: Steps, device: Device | None = None) -> tupl
     # a budget that cannot be met is found out before a supernet is loaded
     asked = request.budget
     with steps("solve"):
-        choice = _choose(candidates, asked, request.prefer)
+        choice = _choose(candidates, asked, request)
     with steps("load weights"):
         weights = load_weights(request, space)
     folder.mkdir(parents=True, exist_ok=True)
@@ -171,7 +171,7 @@ def deploy(request: Request, steps: Steps, device: Device | None = None) -> tupl
             )
             try:
                 with steps("solve"):
-                    choice = _choose(candidates, planned, request.prefer)
+                    choice = _choose(candidates, planned, request)
             except NoSubnetFits:
                 steps.note("no subnet fits the tightened budget")
                 break
@@ -226,7 +226,7 @@ def load_weights(request: Request, space: Space) -> WeightSource:
     return TrainedWeights(load_bundle(space), request.data, request.seed)
 
 
-def _choose(candidates: list[Inputs], budget: Budget, prefer: Prefer) -> Choice:
+def _choose(candidates: list[Inputs], budget: Budget, request: Request) -> Choice:
     """The most accurate subnet within the budget over all candidates."""
     from edgeofa.solver.budgets import Budgets
     from edgeofa.solver.inputs import choose
@@ -238,4 +238,5 @@ def _choose(candidates: list[Inputs], budget: Budget, prefer: Prefer) -> Choice:
         weight_bytes=budget.flash_bytes,
         peak_bytes=budget.sram_bytes,
     )
-    return Choice(*choose(candidates, Question((budgets,), prefer=prefer)))
+    question = Question((budgets,), prefer=request.prefer)
+    return Choice(*choose(candidates, question, seed=request.seed))

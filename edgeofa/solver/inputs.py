@@ -20,7 +20,7 @@ from edgeofa.graph.ir import DType
 from edgeofa.solver.budgets import Budgets
 from edgeofa.solver.core import Problem
 from edgeofa.solver.explain import Explanation, explain
-from edgeofa.solver.network import NetworkProof, best_by_network
+from edgeofa.solver.network import NetworkProof, best_by_network, found_by_network
 from edgeofa.solver.problem import build_problem
 from edgeofa.solver.question import Question
 from edgeofa.solver.select import Selection, answer
@@ -207,13 +207,20 @@ def find_tables(
 
 
 def choose(
-    candidates: Sequence[Inputs], budgets: Budgets | Question, *, k: int = 64
+    candidates: Sequence[Inputs], budgets: Budgets | Question, *, k: int = 64, seed: int = 0
 ) -> tuple[Inputs, Selection]:
-    """The best subnet over all candidates; raises ``NoSubnetFits`` where none has one."""
+    """The best subnet over all candidates; raises ``NoSubnetFits`` where none has one.
+
+    ``seed`` is of the search under an accuracy model that is a network.
+    """
     question = budgets if isinstance(budgets, Question) else Question((budgets,), k=k)
     if not candidates:
         raise UsageError("no candidates to choose from")
-    number, selection = answer([c.problem for c in candidates], question)
+    problems = [c.problem for c in candidates]
+    if isinstance(candidates[0].accuracy, MlpAccuracy):
+        number, selection = found_by_network(problems, question, seed)
+    else:
+        number, selection = answer(problems, question)
     return candidates[number], selection
 
 
