@@ -12,7 +12,6 @@ import hashlib
 import json
 import re
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,20 +19,26 @@ from pathlib import Path
 from typing import Literal
 
 from edgeofa import __version__
-from edgeofa.backends.base import Artifact, Backend
+from edgeofa.backends.base import Backend
 from edgeofa.backends.registry import backend_names
 from edgeofa.devices.base import Device
 from edgeofa.devices.registry import device_for
-from edgeofa.emulation.energy import energy_mj
-from edgeofa.errors import DeviceError, EdgeofaError, UsageError
+from edgeofa.errors import EdgeofaError, UsageError
 from edgeofa.graph.ir import DType
 from edgeofa.paths import cache_dir, table_dirs
-from edgeofa.profiling.artifacts import build_block, build_subnet, build_trivial, sample_subnets
+from edgeofa.profiling.artifacts import sample_subnets
 from edgeofa.profiling.groups import block_groups, subnet_groups
-from edgeofa.profiling.journal import Journal, Subject, WholeSubnet
-from edgeofa.profiling.protocol import PROTOCOL_VERSION, RULES, Estimate, Rules, measure
-from edgeofa.spaces.blocks import block_macs
-from edgeofa.spaces.space import Block, Space, Subnet
+from edgeofa.profiling.journal import Journal, Subject
+from edgeofa.profiling.measuring import (
+    TRIVIAL,
+    Work,
+    invoke_overhead_ms,
+    measure_blocks,
+    measure_subnets,
+    measure_trivial,
+)
+from edgeofa.profiling.protocol import PROTOCOL_VERSION, RULES, Rules
+from edgeofa.spaces.space import Space
 from edgeofa.tables.additivity import MIN_SUBNETS, fit_additivity
 from edgeofa.tables.store import write_table
 from edgeofa.tables.table import Additivity, Header, Row, Table
@@ -48,28 +53,6 @@ class Progress:
     done: int
     total: int
     reused: int
-
-
-#: the networks that show what an invoke costs: their keys in the journal, no block has such a one,
-#: and their numbers of operators
-_TRIVIAL = {"trivial-1": 1, "trivial-5": 5}
-#: a block never costs nothing: one nanosecond, the last digit of a table
-_LEAST_MS = 1e-6
-
-
-@dataclass(frozen=True)
-class Work:
-    """What every step of one run needs."""
-
-    target: Target
-    space: Space
-    backend: Backend
-    precision: DType
-    threads: int
-    seed: int
-    device: Device
-    rules: Rules
-    folder: Path
 
 
 def profile(
@@ -216,31 +199,15 @@ def _check_known(known: Table, device: Device, library: str) -> None:
             )
 
 
-# ------------------------------------------------------------------------------------ measuring
+# ------------------------------------------------------------------------------------ the loop
 
 
 def _measure_overhead(work: Work, journal: Journal) -> float:
-    """Latency of a network without operators, from two with hardly anything in them.
-
-    One operator is in every network and several are in every block, so what starting an operator
-    costs belongs to the blocks; the rest of an invoke is paid once by a whole network.
-    """
+    """What an invoke costs, from the journal or measured now."""
     known = journal.blocks()
-    if any(key not in known for key in _TRIVIAL):
-        with tempfile.TemporaryDirectory(dir=work.folder) as name:
-            artifacts = {
-                key: build_trivial(work.backend, n, work.precision, work.seed, Path(name))
-                for key, n in _TRIVIAL.items()
-            }
-            found = _measure(work, artifacts, max(artifacts), cold=True)
-        for key, estimate in found.items():
-            if estimate.status == "failed":
-                raise DeviceError(f"{key} does not run: {estimate.reason}", where=work.device.name)
-        rows = [_row(work.target, a, k, found[k], 0.0, work.threads) for k, a in artifacts.items()]
-        journal.add_blocks(rows)
-        known = {r.block: r for r in rows}
-    (few, x), (many, y) = ((n, known[key].latency_ms) for key, n in _TRIVIAL.items())
-    return round(max(x - few * (y - x) / (many - few), 0.0), 6)
+    if any(key not in known for key in TRIVIAL):
+        journal.add_blocks(measure_trivial(work))
+    return invoke_overhead_ms(journal.blocks())
 
 
 def _measure_blocks(
@@ -266,87 +233,6 @@ def _measure_blocks(
         done += len(pending)
         progress(Progress("blocks", done, len(wanted), reused))
     return {**known, **{k: row for k, row in journal.blocks().items() if k in wanted}}
-
-
-def measure_blocks(work: Work, blocks: Sequence[Block], overhead_ms: float) -> list[Row]:
-    """Rows of ``blocks``, measured together as one group."""
-    with tempfile.TemporaryDirectory(dir=work.folder) as name:
-        artifacts = {
-            b.key: build_block(work.backend, b, work.precision, work.seed, Path(name))
-            for b in blocks
-        }
-        sentinel = max(blocks, key=lambda b: (block_macs(b), b.key)).key
-        found = _measure(work, artifacts, sentinel, cold=True)
-    return [
-        _row(work.target, artifacts[k], k, found[k], overhead_ms, work.threads) for k in artifacts
-    ]
-
-
-def _measure(
-    work: Work, artifacts: dict[str, Artifact], sentinel: str, *, cold: bool
-) -> dict[str, Estimate]:
-    found = measure(
-        work.device,
-        {k: a.path for k, a in artifacts.items()},
-        backend=work.backend.name,
-        sentinel=sentinel,
-        cold=cold,
-        threads=work.threads,
-        seed=work.seed,
-        rules=work.rules,
-    )
-    if all(e.status == "failed" for e in found.values()):
-        raise DeviceError(
-            f"nothing runs: {found[sentinel].reason}",
-            where=f"{work.device.name}, {len(found)} jobs from {sentinel}",
-            hint="edgeofa doctor; then run the same command again: finished blocks are kept",
-        )
-    return found
-
-
-def _row(
-    target: Target,
-    artifact: Artifact,
-    key: str,
-    estimate: Estimate,
-    overhead_ms: float,
-    threads: int,
-) -> Row:
-    e = estimate
-    energy = e.status != "failed"
-
-    def energy_at(ms: float, end: Literal["mj", "low_mj", "high_mj"]) -> float | None:
-        found = energy_mj(target, ms, threads) if energy else None
-        return round(float(getattr(found, end)), 6) if found else None
-
-    ms, low, high = _without_overhead(e, overhead_ms)
-    return Row(
-        block=key,
-        latency_ms=round(ms, 6),
-        latency_low_ms=round(low, 6),
-        latency_high_ms=round(high, 6),
-        energy_mj=energy_at(ms, "mj"),
-        energy_low_mj=energy_at(low, "low_mj"),
-        energy_high_mj=energy_at(high, "high_mj"),
-        peak_bytes=artifact.peak_bytes,
-        weight_bytes=artifact.weight_bytes,
-        samples=e.samples,
-        rounds=e.rounds,
-        evidence=e.evidence,
-        status=e.status,
-    )
-
-
-def _without_overhead(estimate: Estimate, overhead_ms: float) -> tuple[float, float, float]:
-    """Latency and interval of what a block adds. A model's error is relative and stays so."""
-    e = estimate
-    if e.status == "failed":
-        return 0.0, 0.0, 0.0
-    ms = max(e.ms - overhead_ms, _LEAST_MS)
-    if e.evidence == "modelled":
-        return ms, ms * e.low_ms / e.ms, ms * e.high_ms / e.ms
-    low = min(max(e.low_ms - overhead_ms, _LEAST_MS), ms)
-    return ms, low, max(e.high_ms - overhead_ms, ms)
 
 
 def _measure_subnets(
@@ -381,17 +267,6 @@ def _measure_subnets(
     if len(pairs) < MIN_SUBNETS:
         return None
     return fit_additivity([x for x, _ in pairs], [y for _, y in pairs])
-
-
-def measure_subnets(work: Work, subnets: Sequence[Subnet]) -> list[WholeSubnet]:
-    """Latencies of whole subnets, as a deployed network runs: caches warm from the last invoke."""
-    with tempfile.TemporaryDirectory(dir=work.folder) as name:
-        artifacts = {
-            str(s): build_subnet(work.backend, work.space, s, work.precision, work.seed, Path(name))
-            for s in subnets
-        }
-        found = _measure(work, artifacts, str(subnets[-1]), cold=False)
-    return [WholeSubnet(k, round(found[k].ms, 6), found[k].status) for k in artifacts]
 
 
 # ------------------------------------------------------------------------------------ helpers

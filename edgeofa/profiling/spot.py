@@ -12,7 +12,7 @@ from edgeofa.devices.registry import device_for
 from edgeofa.errors import UsageError
 from edgeofa.profiling.groups import MAX_ITEMS, subnet_groups
 from edgeofa.profiling.journal import WholeSubnet
-from edgeofa.profiling.profile import Work, measure_blocks, measure_subnets
+from edgeofa.profiling.measuring import Work, measure_blocks, measure_subnets
 from edgeofa.profiling.protocol import RULES, Rules
 from edgeofa.spaces.space import Space, Subnet
 from edgeofa.tables.diff import Change, rows_differ
