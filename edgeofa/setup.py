@@ -22,8 +22,7 @@ from edgeofa.backends.firmware.link import COMPILER, PACKAGES, find_compiler
 from edgeofa.devices.native import Arch, board_path, build, own_arch, runner_path
 from edgeofa.emulation.cortex_m import cortex_model
 from edgeofa.emulation.mca import find_llvm
-from edgeofa.emulation.qemu import find_qemu
-from edgeofa.emulation.qemu_system import find_qemu_system
+from edgeofa.emulation.qemu import SYSTEM, find_qemu
 from edgeofa.emulation.runtimes import RUNTIMES, Runtime, fetch, is_ready
 from edgeofa.emulation.sysroot import LIBRARIES, missing_libraries, sysroot
 from edgeofa.errors import SetupError
@@ -190,7 +189,7 @@ def _emulation_packages() -> list[Requirement]:
 
 def _mcu_packages(mcu: Microcontroller) -> list[Requirement]:
     """What builds and emulates firmware; a flasher is named by ``edgeofa flash`` when missing."""
-    qemu, llvm = find_qemu_system(), find_llvm()
+    qemu, llvm = find_qemu(SYSTEM), find_llvm()
     supported = qemu.version if qemu is not None and qemu.is_supported else None
     needed = [
         Requirement(
@@ -252,6 +251,5 @@ def _install(packages: Sequence[str], *, allowed: bool, report: Report) -> None:
         if done.returncode and "install" in step:
             raise SetupError(f"apt-get failed: {done.stderr.strip()[-600:]}", hint=command)
     find_qemu.cache_clear()
-    find_qemu_system.cache_clear()
     find_compiler.cache_clear()
     find_llvm.cache_clear()

@@ -34,7 +34,8 @@ from edgeofa.devices.serial_protocol import BoardLink
 from edgeofa.emulation.cortex_m import CycleCost, cortex_model, cycle_cost, relative_error
 from edgeofa.emulation.cortex_m_trace import Executed, Run, parse_runs
 from edgeofa.emulation.mca import BlockPrices
-from edgeofa.emulation.qemu_system import TRACE, emulated_board, require_qemu_system
+from edgeofa.emulation.qemu import SYSTEM, require_qemu
+from edgeofa.emulation.qemu_system import TRACE, emulated_board
 from edgeofa.emulation.thumb import THUMB
 from edgeofa.errors import DeviceError, FileFormatError, UsageError
 from edgeofa.paths import cache_dir
@@ -65,7 +66,7 @@ class QemuBoardDevice(Device):
         self._timeout_s = job_timeout_s
         self._model = cortex_model(target.mcu.cycle_model)
         self.evidence = self._model.evidence
-        self._qemu = require_qemu_system()
+        self._qemu = require_qemu(SYSTEM)
         self._plugin = build(PLUGIN, "host")
         self._prices: BlockPrices | None = None
         if self._model.engine == "mca":

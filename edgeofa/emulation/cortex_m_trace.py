@@ -14,11 +14,9 @@ from pathlib import Path
 from typing import IO
 
 from edgeofa.emulation.thumb import split
-from edgeofa.errors import FileFormatError
+from edgeofa.emulation.trace_file import MAX_BLOCKS, Refuse, read_trace
 
 MAGIC = "edgeofa-cortex-m 1"
-MAX_FILE_BYTES = 1 << 28
-MAX_BLOCKS = 1 << 20
 _MAX_HALFWORDS = 1024
 _MAX_LINE_BYTES = 4 * _MAX_HALFWORDS + 64
 _LINE = {
@@ -71,23 +69,14 @@ def parse_runs(path: Path) -> tuple[Run, ...]:
     Raises ``FileFormatError`` with the line number for anything that the plugin cannot have
     written.
     """
-    try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise FileFormatError(f"a trace is at most {MAX_FILE_BYTES >> 20} MiB", where=path)
-        with path.open("rb") as file:
-            return tuple(_runs(file, path))
-    except OSError as error:
-        raise FileFormatError(f"no readable trace: {error.strerror}", where=path) from error
+    return read_trace(path, _runs)
 
 
-def _runs(file: IO[bytes], path: Path) -> Iterator[Run]:
+def _runs(file: IO[bytes], refuse: Refuse) -> Iterator[Run]:
     code: dict[int, str] = {}
     counts: dict[int, BlockCount] = {}
     layers: list[Executed] = []
     runs = 0
-
-    def refuse(what: str, number: int) -> FileFormatError:
-        return FileFormatError(f"line {number}: {what}", where=path, hint="run the job again")
 
     for number, line in enumerate(_lines(file), 1):
         if number == 1:

@@ -1,4 +1,4 @@
-"""qemu-aarch64 with the profiling plugin: the command line under which counts do not move."""
+"""QEMU: where it is, and the command line under which qemu-aarch64's counts do not move."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from pathlib import Path
 from edgeofa.errors import SetupError
 from edgeofa.targets import Cache, Core
 
-QEMU = "qemu-aarch64"
+#: the user-mode emulator (the dynamic one: the static one takes no plugin) and the boards' one
+USER = "qemu-aarch64"
+SYSTEM = "qemu-system-arm"
+#: Debian's packages
+PACKAGES = {USER: "qemu-user", SYSTEM: "qemu-system-arm"}
 #: the plugin interface that the plugin speaks (version 1) ended with QEMU 8.1
 _VERSIONS = ((4, 2), (8, 1))
 #: a fixed window for all guest memory: without it the cache counts move by 0.1 to 0.5%
@@ -34,9 +38,9 @@ class Qemu:
 
 
 @cache
-def find_qemu() -> Qemu | None:
-    """The user-mode emulator (the dynamic one: the static one takes no plugin)."""
-    path = shutil.which(QEMU)
+def find_qemu(program: str = USER) -> Qemu | None:
+    """The emulator called ``program``; None when it is absent."""
+    path = shutil.which(program)
     if path is None:
         return None
     text = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=60).stdout
@@ -44,14 +48,17 @@ def find_qemu() -> Qemu | None:
     return Qemu(Path(path), match[1]) if match else None
 
 
-def require_qemu() -> Qemu:
+def require_qemu(program: str = USER) -> Qemu:
     """:func:`find_qemu`, or a ``SetupError`` that names the package."""
-    qemu = find_qemu()
+    qemu = find_qemu(program)
     if qemu is None:
-        raise SetupError(f"{QEMU} is missing", hint="apt-get install qemu-user")
+        raise SetupError(
+            f"{program} is missing",
+            hint=f"apt-get install -y --no-install-recommends {PACKAGES[program]}",
+        )
     if not qemu.is_supported:
         raise SetupError(
-            f"{QEMU} {qemu.version} does not take the plugin",
+            f"{program} {qemu.version} does not take the plugin",
             where=qemu.path,
             hint="use a QEMU from 4.2 to 8.1 (Debian 12 has 7.2)",
         )

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 import select
-import shutil
 import signal
 import socket
 import subprocess
@@ -17,46 +16,16 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 from edgeofa.emulation.process import dies_with_parent
-from edgeofa.emulation.qemu import Qemu
-from edgeofa.errors import DeviceError, SetupError
+from edgeofa.emulation.qemu import SYSTEM, require_qemu
+from edgeofa.errors import DeviceError
 from edgeofa.microcontroller import Microcontroller
 
-QEMU = "qemu-system-arm"
-PACKAGE = "qemu-system-arm"
 TRACE = "trace"
 _START_S = 20.0
 _MAX_SAID_BYTES = 1 << 16
-
-
-@cache
-def find_qemu_system() -> Qemu | None:
-    """The system emulator for Arm; None when it is absent."""
-    path = shutil.which(QEMU)
-    if path is None:
-        return None
-    text = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=60).stdout
-    match = re.search(r"version ([0-9]+\.[0-9]+(?:\.[0-9]+)?)", text)
-    return Qemu(Path(path), match[1]) if match else None
-
-
-def require_qemu_system() -> Qemu:
-    """:func:`find_qemu_system`, or a ``SetupError`` that names the package."""
-    qemu = find_qemu_system()
-    if qemu is None:
-        raise SetupError(
-            f"{QEMU} is missing", hint=f"apt-get install -y --no-install-recommends {PACKAGE}"
-        )
-    if not qemu.is_supported:
-        raise SetupError(
-            f"{QEMU} {qemu.version} does not take the plugin",
-            where=qemu.path,
-            hint="use a QEMU from 4.2 to 8.1 (Debian 12 has 7.2)",
-        )
-    return qemu
 
 
 @dataclass(frozen=True)
@@ -91,7 +60,7 @@ def emulated_board(
 
     Raises ``DeviceError`` when it does not start; it ends with this process whatever happens.
     """
-    qemu = require_qemu_system()
+    qemu = require_qemu(SYSTEM)
     folder.mkdir(parents=True)
     board = mcu.emulation
     command = [*dies_with_parent(), str(qemu.path), "-M", board.machine, "-nodefaults"]

@@ -13,11 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from edgeofa.errors import FileFormatError
+from edgeofa.emulation.trace_file import MAX_BLOCKS, Refuse, read_trace
 
 MAGIC = "edgeofa-trace 1"
-MAX_FILE_BYTES = 1 << 28
-MAX_BLOCKS = 1 << 20
 #: QEMU 7.2 translates at most 512 instructions at once
 MAX_WORDS = 512
 _MAX_LINE_BYTES = 8 * MAX_WORDS + 64
@@ -65,22 +63,13 @@ def parse_trace(path: Path) -> tuple[Region, ...]:
     Raises ``FileFormatError`` with the line number for anything that the plugin cannot have
     written, a missing end included.
     """
-    try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise FileFormatError(f"a trace is at most {MAX_FILE_BYTES >> 20} MiB", where=path)
-        with path.open("rb") as file:
-            return tuple(_regions(file, path))
-    except OSError as error:
-        raise FileFormatError(f"no readable trace: {error.strerror}", where=path) from error
+    return read_trace(path, _regions)
 
 
-def _regions(file: IO[bytes], path: Path) -> Iterator[Region]:
+def _regions(file: IO[bytes], refuse: Refuse) -> Iterator[Region]:
     code: dict[int, str] = {}
     counts: dict[int, BlockCount] = {}
     regions = 0
-
-    def refuse(what: str, number: int) -> FileFormatError:
-        return FileFormatError(f"line {number}: {what}", where=path, hint="run the job again")
 
     if _read_line(file) != MAGIC:
         raise refuse(f"not a trace ({MAGIC!r} expected)", 1)
