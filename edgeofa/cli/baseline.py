@@ -7,36 +7,36 @@ from typing import Annotated
 
 import typer
 
+from edgeofa.cli.regression_options import (
+    Baselines,
+    Data,
+    Device,
+    EmulatorTime,
+    Folders,
+    Images,
+    Seed,
+    SpaceFile,
+    make_plan,
+)
+
 app = typer.Typer(no_args_is_help=True, help="Accept, compare and list baselines.")
 
-Root = Annotated[Path, typer.Option(help="Folder of the baselines.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.command()
 def accept(
     target: Annotated[str, typer.Option(help="Target key or file.")],
-    folders: Annotated[
-        list[Path] | None,
-        typer.Argument(help="Deployments, or folders of them.", metavar="[DIR]..."),
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="A configured device, an address or a kind.")
-    ] = None,
-    baselines: Root = Path("baselines"),
+    folders: Folders = None,
+    device: Device = None,
+    baselines: Baselines = Path("baselines"),
     reason: Annotated[str, typer.Option(help="Why, for the history.")] = "",
     runs: Annotated[int, typer.Option(help="Runs in a row.", min=1, max=4096)] = 1000,
-    emulator_time: Annotated[
-        str, typer.Option(help="What an emulator spends on the runs in a row.")
-    ] = "12s",
-    data: Annotated[
-        Path | None, typer.Option(help="Labelled images: record the accuracy on the device.")
-    ] = None,
-    space: Annotated[
-        str | None, typer.Option(help="File of their space, where it is one of your own.")
-    ] = None,
-    images: Annotated[int, typer.Option(help="How many of them.", min=1, max=10_000)] = 50,
-    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    emulator_time: EmulatorTime = "12s",
+    data: Data = None,
+    space: SpaceFile = None,
+    images: Images = 50,
+    seed: Seed = 0,
     json: Json = False,
 ) -> None:
     """Measure deployments several times on one device and write what was found as their baseline.
@@ -46,17 +46,15 @@ def accept(
     from edgeofa.regression.accept import accept
     from edgeofa.regression.deployed import find_deployments
     from edgeofa.regression.reports import baseline_text
-    from edgeofa.regression.suite import Plan
     from edgeofa.report.progress import Steps
     from edgeofa.targets import load_target
-    from edgeofa.units import parse_quantity
 
     kind = load_target(target)
     found = find_deployments(folders or [Path("deployments")], kind.name)
-    plan = Plan(
+    plan = make_plan(
         baselines=baselines,
         runs=runs,
-        emulator_s=parse_quantity(emulator_time, "time") / 1e3,
+        emulator_time=emulator_time,
         data=data,
         space=space,
         images=images,
@@ -99,7 +97,7 @@ def diff(
 def history(
     target: Annotated[str | None, typer.Option(help="Only of this target.")] = None,
     deployment: Annotated[str | None, typer.Option(help="Only of this deployment.")] = None,
-    baselines: Root = Path("baselines"),
+    baselines: Baselines = Path("baselines"),
     json: Json = False,
 ) -> None:
     """Every figure that was accepted, by deployment and date."""
