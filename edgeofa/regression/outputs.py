@@ -20,7 +20,7 @@ from edgeofa.regression.cuts import CUTTABLE, Cuts, open_cuts
 from edgeofa.regression.deployed import Deployed
 from edgeofa.regression.layers import RELATIVE_LIMIT, LayerFinding, probe_layers, walk_layers
 from edgeofa.regression.material import Material
-from edgeofa.regression.record import Check, Layer
+from edgeofa.regression.record import Check, Layer, Status
 
 #: no further image is walked through after this long: an emulator takes its time
 _WALK_S = 15.0
@@ -87,22 +87,19 @@ def check_outputs(
     limit = _whole_limit(material)
     far = largest > limit
     text = f"{largest:.3g} {unit} from the reference on {len(differences)} inputs"
-    if accepted and not far:
+
+    def check(status: Status, summary: str, layer: Layer | None = None) -> Check:
         return Check(
-            name="outputs",
-            status="passed",
-            summary=f"bit-identical to the baseline, {text}",
-            value=largest,
-            unit=unit,
+            name="outputs", status=status, summary=summary, value=largest, unit=unit, layer=layer
         )
+
+    if accepted and not far:
+        return check("passed", f"bit-identical to the baseline, {text}")
     if deployed.record.backend not in CUTTABLE:
-        return Check(
-            name="outputs",
-            status="failed" if far else "passed",
-            summary=f"{text}, allowed is {limit:.3g}; artifacts of {deployed.record.backend} "
+        return check(
+            "failed" if far else "passed",
+            f"{text}, allowed is {limit:.3g}; artifacts of {deployed.record.backend} "
             "cannot be cut, so no layer is named",
-            value=largest,
-            unit=unit,
         )
     cuts = open_cuts(deployed.artifact, deployed.record.backend, material.graph)
     # without a suspicion one image will do
@@ -114,29 +111,12 @@ def check_outputs(
         keys = [b.block for b in deployed.record.blocks]
         blocks = segments(material.graph, cuts, keys)
         layer = _layer(finding, segment_of(blocks, finding.number))
-        return Check(
-            name="outputs",
-            status="failed",
-            summary=f"{_say(layer)}; the network is {text}",
-            value=largest,
-            unit=unit,
-            layer=layer,
-        )
+        return check("failed", f"{_say(layer)}; the network is {text}", layer)
     if far:
-        return Check(
-            name="outputs",
-            status="failed",
-            summary=f"{text}, allowed is {limit:.3g}, though no layer by itself is wrong",
-            value=largest,
-            unit=unit,
+        return check(
+            "failed", f"{text}, allowed is {limit:.3g}, though no layer by itself is wrong"
         )
-    return Check(
-        name="outputs",
-        status="passed",
-        summary=f"{text}; all {len(material.graph.ops)} layers agree by themselves",
-        value=largest,
-        unit=unit,
-    )
+    return check("passed", f"{text}; all {len(material.graph.ops)} layers agree by themselves")
 
 
 def _find_layer(
