@@ -54,6 +54,9 @@ def profile(
     typer.echo(f"device: {reached.name} ({reached.evidence})", err=True)
     of, compiler = load_space(space or kind.default_space), get_backend(backend or kind.backends[0])
     kept = _precision(precision or kind.precisions[0])
+    known = None
+    if missing:
+        known = find_table(kind, of.name, compiler.name, kept, threads, source=of.source)
     with ProfileProgress() as progress:
         table = profile(
             kind,
@@ -67,7 +70,7 @@ def profile(
             seed=seed,
             out=out,
             fresh=fresh,
-            known=find_table(kind, of.name, compiler.name, kept, threads) if missing else None,
+            known=known,
             progress=progress,
         )
     if json:

@@ -78,7 +78,7 @@ def build_problem(
                 f"the table is of space {table.header.space!r}, not {space.name!r}",
                 where=f"table {table.header.target}/{table.name}",
                 hint=f"--space {table.header.space}, or edgeofa profile --target "
-                f"{table.header.target} --space {space.name}",
+                f"{table.header.target} --space {space.source}",
             )
     where = " and ".join(f"table {t.header.target}/{t.name}" for t in given)
     covered = tuple(r for r in space.resolutions if all(r in t.header.resolutions for t in given))
