@@ -94,6 +94,15 @@ _REFINEMENTS = {
         warmup_steps=100,
         imagenet=False,
     ),
+    "cifar_micro": replace(
+        _RECIPES["cifar_micro"],
+        rate=0.1,
+        phases=(
+            Phase(0.70, {20: 0.16, 24: 0.24, 28: 0.26, 32: 0.24, 40: 0.08, 48: 0.02}),
+            Phase(1.00, {20: 0.14, 24: 0.20, 28: 0.22, 32: 0.26, 40: 0.12, 48: 0.06}),
+        ),
+        alone=0.0,
+    ),
 }
 
 
