@@ -6,7 +6,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeofa.errors import UsageError
+from edgeofa.backends.base import CompiledLayer
+from edgeofa.errors import TooLarge, UsageError
 from edgeofa.graph.ir import Graph
 from edgeofa.targets import Target
 
@@ -28,17 +29,6 @@ class CompileRequest:
     emit: str = "c"
     prefix: str = "edgeofa"
     seed: int = 0
-
-
-@dataclass(frozen=True)
-class CompiledLayer:
-    """One layer: what is alive while it runs, scratch memory included."""
-
-    name: str
-    kind: str
-    macs: int
-    live_bytes: int
-    scratch_bytes: int
 
 
 @dataclass(frozen=True)
@@ -64,13 +54,13 @@ def compile_sources(request: CompileRequest) -> Compiled:
     """Write the C sources of a network: its translation unit, the kernels, a CMake recipe.
 
     Raises:
-        UsageError: a network that the target's memory, or ``sram_bytes``, does not hold; the
+        TooLarge: a network that the target's memory, or ``sram_bytes``, does not hold; the
             message says by how much, and which layer needs it.
         UnsupportedOperator: an operator that no kernel computes, by its index.
     """
-    from edgeofa.backends.firmware.backend import write_sources
+    from edgeofa.backends.firmware.backend import compiled_layers, write_sources
     from edgeofa.backends.firmware.network import lower
-    from edgeofa.graph.ops import macs, op_macs
+    from edgeofa.graph.ops import macs
     from edgeofa.targets import load_target
 
     if request.emit != "c":
@@ -90,17 +80,6 @@ def compile_sources(request: CompileRequest) -> Compiled:
         )
     graph = _graph(request, target)
     network = lower(graph, request.sram_bytes)
-    plan = network.plan
-    layers = tuple(
-        CompiledLayer(
-            name=op.name,
-            kind=op.kind,
-            macs=op_macs(network.graph, op),
-            live_bytes=live + layer.scratch_bytes,
-            scratch_bytes=layer.scratch_bytes,
-        )
-        for op, layer, live in zip(network.graph.ops, network.layers, plan.live_bytes, strict=True)
-    )
     compiled = Compiled(
         network=graph.name,
         target=target.name,
@@ -108,8 +87,8 @@ def compile_sources(request: CompileRequest) -> Compiled:
         files=(),
         macs=macs(network.graph),
         weight_bytes=network.weight_bytes,
-        arena_bytes=plan.peak_bytes,
-        layers=layers,
+        arena_bytes=network.plan.peak_bytes,
+        layers=compiled_layers(network),
     )
     _check_fit(compiled, target, request.sram_bytes)
     written = write_sources(network, request.out, request.prefix)
@@ -149,7 +128,7 @@ def _check_fit(compiled: Compiled, target: Target, sram_bytes: int | None) -> No
     if memory is not None:
         limits.append((f"the memory of {target.name}", memory.ram_bytes))
         if memory.flash_bytes is not None and compiled.weight_bytes > memory.flash_bytes:
-            raise UsageError(
+            raise TooLarge(
                 f"its constants take {compiled.weight_bytes} bytes of flash, "
                 f"{compiled.weight_bytes - memory.flash_bytes} more than {target.name} has",
                 where=compiled.network,
@@ -157,7 +136,7 @@ def _check_fit(compiled: Compiled, target: Target, sram_bytes: int | None) -> No
             )
     for what, limit in limits:
         if limit is not None and compiled.arena_bytes > limit:
-            raise UsageError(
+            raise TooLarge(
                 f"it works in {compiled.arena_bytes} bytes, {compiled.arena_bytes - limit} more "
                 f"than {what} ({limit}); most at {peak.name} ({peak.kind}): {peak.live_bytes}",
                 where=compiled.network,

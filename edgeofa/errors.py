@@ -7,6 +7,7 @@
     │   └── MissingMaterial             2   a checkpoint, table or data set that is not there
     │       └── StaleTable              2   a table that today's target would not give any more
     ├── NoSubnetFits                    3   no subnet of the space is within the budgets
+    ├── TooLarge                        3   a network that a target's memory does not hold
     ├── DeviceError                     4   a device, emulator or runtime failed
     │   ├── SetupError                  4   a tool or library that a device needs is missing
     │   └── LinkLost                    4   the way to a device broke, again and again
@@ -32,6 +33,7 @@ __all__ = [
     "RegressionFound",
     "SetupError",
     "StaleTable",
+    "TooLarge",
     "UnstableMeasurement",
     "UnsupportedOperator",
     "UsageError",
@@ -84,6 +86,12 @@ class StaleTable(MissingMaterial):
 
 class NoSubnetFits(EdgeofaError):
     """No subnet of the space is within the budgets."""
+
+    exit_code = 3
+
+
+class TooLarge(EdgeofaError):
+    """A network that the memory of a target, or a budget for it, does not hold."""
 
     exit_code = 3
 

@@ -23,8 +23,20 @@ class TensorSpec:
 
 
 @dataclass(frozen=True)
+class CompiledLayer:
+    """One layer of an artifact: what is alive while it runs, scratch memory included."""
+
+    name: str
+    kind: str
+    macs: int
+    live_bytes: int
+    scratch_bytes: int
+
+
+@dataclass(frozen=True)
 class Artifact:
-    """What a back end wrote. ``peak_bytes`` is the planned activation arena."""
+    """What a back end wrote. ``peak_bytes`` is the planned activation arena; ``layers`` are those
+    that it runs, in order, where the back end tells them apart."""
 
     path: Path
     backend: str
@@ -35,6 +47,12 @@ class Artifact:
     weight_bytes: int
     peak_bytes: int
     file_bytes: int
+    layers: tuple[CompiledLayer, ...] = ()
+
+    @property
+    def peak_layer(self) -> CompiledLayer | None:
+        """The layer at which most is alive."""
+        return max(self.layers, key=lambda layer: layer.live_bytes, default=None)
 
 
 class Backend(ABC):
@@ -63,6 +81,15 @@ class Backend(ABC):
 
         return weight_bytes(graph), plan_memory(graph).peak_bytes
 
+    def layers(self, graph: Graph) -> tuple[CompiledLayer, ...]:  # noqa: ARG002 - the contract
+        """The layers that the artifact runs, in order; none where a runtime decides about them."""
+        return ()
+
+    def limited(self, sram_bytes: int) -> Backend:  # noqa: ARG002 - the contract
+        """The same compiler, asked to keep its working memory within ``sram_bytes`` where it can;
+        itself where that is the runtime's affair."""
+        return self
+
     def compile(self, graph: Graph, path: Path) -> Artifact:
         """Write ``graph`` to ``path`` (atomically) and describe it."""
         content = self.serialize(graph)
@@ -79,4 +106,5 @@ class Backend(ABC):
             weight_bytes=weight_bytes,
             peak_bytes=peak_bytes,
             file_bytes=len(content),
+            layers=self.layers(graph),
         )

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from edgeofa.backends.litert import LiteRtBackend
 from edgeofa.cli.main import app, command
-from edgeofa.errors import UnsupportedOperator, UsageError
+from edgeofa.errors import TooLarge, UnsupportedOperator, UsageError
 
 _TARGET = ("--target", "nucleo-l4r5zi")
 
@@ -75,7 +75,7 @@ def test_a_subnet_compiles(tmp_path: Path) -> None:
 
 def test_too_little_memory_says_how_much_is_missing(model: Path, tmp_path: Path) -> None:
     out = ("--out", str(tmp_path / "none"))
-    with pytest.raises(UsageError, match=r"[0-9]+ more than --sram") as caught:
+    with pytest.raises(TooLarge, match=r"[0-9]+ more than --sram") as caught:
         compiled("--model", str(model), *out, "--sram", "1KB")
     assert "most at" in str(caught.value)
     assert not (tmp_path / "none").exists()

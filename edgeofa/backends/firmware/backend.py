@@ -7,10 +7,11 @@ import io
 import zipfile
 from pathlib import Path
 
-from edgeofa.backends.base import Backend, TensorSpec
+from edgeofa.backends.base import Backend, CompiledLayer, TensorSpec
 from edgeofa.backends.firmware.network import Network, lower
 from edgeofa.backends.firmware.source import network_source
 from edgeofa.graph.ir import DType, Graph, Tensor
+from edgeofa.graph.ops import op_macs
 from edgeofa.paths import data_dir, write_atomic
 
 #: flags that the kernels are meant for; what a build used belongs into its record
@@ -70,12 +71,37 @@ def _zipped(files: dict[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
+def compiled_layers(network: Network) -> tuple[CompiledLayer, ...]:
+    """What each layer of a lowered network costs."""
+    return tuple(
+        CompiledLayer(
+            name=op.name,
+            kind=op.kind,
+            macs=op_macs(network.graph, op),
+            live_bytes=live + layer.scratch_bytes,
+            scratch_bytes=layer.scratch_bytes,
+        )
+        for op, layer, live in zip(
+            network.graph.ops, network.layers, network.plan.live_bytes, strict=True
+        )
+    )
+
+
 class FirmwareBackend(Backend):
-    """Writes a .zip of C sources: one translation unit for the network, and the kernels."""
+    """Writes a .zip of C sources: one translation unit for the network, and the kernels.
+
+    ``sram_bytes`` is the working memory to keep to, see :func:`lower`.
+    """
 
     name = "firmware"
     suffix = ".zip"
     precisions: tuple[DType, ...] = ("int8",)
+
+    def __init__(self, sram_bytes: int | None = None):
+        self.sram_bytes = sram_bytes
+
+    def limited(self, sram_bytes: int) -> FirmwareBackend:
+        return FirmwareBackend(sram_bytes)
 
     def version(self) -> str:
         """Digest of the kernels and of what generates code for them: they are the runtime."""
@@ -88,14 +114,17 @@ class FirmwareBackend(Backend):
         return digest.hexdigest()[:12]
 
     def serialize(self, graph: Graph) -> bytes:
-        return _zipped(sources(lower(graph)))
+        return _zipped(sources(lower(graph, self.sram_bytes)))
 
     def specs(self, graph: Graph) -> tuple[TensorSpec, TensorSpec]:
         return _spec(graph.input_tensor), _spec(graph.output_tensor)
 
     def memory(self, graph: Graph) -> tuple[int, int]:
-        network = lower(graph)
+        network = lower(graph, self.sram_bytes)
         return network.weight_bytes, network.plan.peak_bytes
+
+    def layers(self, graph: Graph) -> tuple[CompiledLayer, ...]:
+        return compiled_layers(lower(graph, self.sram_bytes))
 
 
 def _spec(tensor: Tensor) -> TensorSpec:
