@@ -103,11 +103,9 @@ def _graph(request: CompileRequest, target: Target) -> Graph:
             hint="--model kws.tflite, or --subnet as edgeofa solve prints it",
         )
     if request.model is not None:
-        from edgeofa.graph.importers.tflite import import_tflite
+        from edgeofa.graph.importers.model_file import import_model
 
-        if not request.model.is_file():
-            raise UsageError("no such file", where=request.model)
-        return import_tflite(request.model)
+        return import_model(request.model)
     from edgeofa.elastic.bundles import load_bundle
     from edgeofa.networks import RandomWeights, TrainedWeights, WeightSource
     from edgeofa.spaces import load_space

@@ -104,6 +104,7 @@ class Turn:
             predicted_ms=self.choice.predicted_ms,
             measured_ms=self.placement.latency.ms,
             missed=self.missed,
+            candidates=self.placement.candidates,
         )
 
 
@@ -125,6 +126,12 @@ def deploy(request: Request, steps: Steps, device: Device | None = None) -> tupl
     from edgeofa.spaces import load_space
     from edgeofa.targets import load_target
 
+    if request.budget.latency_ms is None:
+        raise UsageError(
+            "a subnet is chosen by its latency",
+            where="--latency",
+            hint="--latency 20ms; only a model of your own (--model) goes without",
+        )
     target = load_target(request.target)
     space = load_space(request.space or target.default_space)
     backends = target.backends if request.backend == "auto" else (request.backend,)
@@ -150,7 +157,7 @@ def deploy(request: Request, steps: Steps, device: Device | None = None) -> tupl
         weights = load_weights(request, space)
     folder.mkdir(parents=True, exist_ok=True)
     # artifacts lie in a working folder until the best of them is known
-    with _alone(folder), TemporaryDirectory(prefix=".work-", dir=folder) as work:
+    with alone(folder), TemporaryDirectory(prefix=".work-", dir=folder) as work:
         turns: list[Turn] = []
         planned = asked
         while True:
@@ -159,7 +166,7 @@ def deploy(request: Request, steps: Steps, device: Device | None = None) -> tupl
             with steps("compile and run on the device"):
                 place_in = Path(work) / f"turn-{len(turns)}"
                 placement = place(network, backends, device, place_in, request.threads)
-            cost = _cost(target, placement, request.threads)
+            cost = cost_of(target, placement, request.threads)
             missed = asked.missed_by(cost)
             turns.append(Turn(target, planned, choice, network, placement, cost, missed))
             if not missed or len(turns) == MAX_TURNS:
@@ -185,7 +192,7 @@ def deploy(request: Request, steps: Steps, device: Device | None = None) -> tupl
     return deployment, folder
 
 
-def _cost(target: Target, placement: Placement, threads: int) -> Budget:
+def cost_of(target: Target, placement: Placement, threads: int) -> Budget:
     """What the placed network costs, on every axis that a budget can be given for."""
     from edgeofa.emulation.energy import energy_mj
 
@@ -199,7 +206,7 @@ def _cost(target: Target, placement: Placement, threads: int) -> Budget:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path) -> Iterator[None]:
     """Keeps a second deployment out of ``folder`` while this one writes there."""
     key = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
     locks = cache_dir() / "locks"

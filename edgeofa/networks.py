@@ -30,14 +30,13 @@ _BATCH = 32
 
 @dataclass(frozen=True, eq=False)
 class Network:
-    """The graph of a subnet, and what quantisation did to it.
+    """A network as a graph, and what quantisation did to it.
 
     ``inputs`` are preprocessed images (NHWC float32) that outputs are compared on; trained
     networks were not quantised on them. ``sqnr_db`` compares int8 with float32 over them and is
     None for float32.
     """
 
-    subnet: Subnet
     graph: Graph
     inputs: Floats
     sqnr_db: float | None
@@ -76,7 +75,7 @@ class RandomWeights:
         shape = (COMPARED_IMAGES, subnet.resolution, subnet.resolution, 3)
         inputs = generator.standard_normal(shape).astype(np.float32)
         graph = subnet_graph(self._space, subnet, self._seed)
-        return _network(subnet, graph, inputs, inputs, precision, compensate=False)
+        return _network(graph, inputs, inputs, precision, compensate=False)
 
     def accuracy(self, network: Network) -> tuple[float, int] | None:  # noqa: ARG002 - the contract
         return None
@@ -132,7 +131,7 @@ class TrainedWeights:
         judged_count = min(COMPARED_IMAGES, len(order) // 2)
         judged = images[order[:judged_count]].numpy()
         calibration = images[order[judged_count : judged_count + CALIBRATION_IMAGES]].numpy()
-        return _network(subnet, graph, calibration, judged, precision, compensate=True)
+        return _network(graph, calibration, judged, precision, compensate=True)
 
     def accuracy(self, network: Network) -> tuple[float, int] | None:
         from edgeofa.graph.reference import run_real
@@ -141,32 +140,32 @@ class TrainedWeights:
         if self._test is None:
             return None
         hits, count = 0, len(self._test)
+        resolution = network.graph.input_tensor.shape[1]
         for start in range(0, count, _BATCH):
             pixels = self._test.pixels[start : start + _BATCH]
-            images = preprocess(pixels, network.subnet.resolution, self._bundle.space).numpy()
+            images = preprocess(pixels, resolution, self._bundle.space).numpy()
             labels = self._test.labels[start : start + _BATCH].numpy()
             hits += int((run_real(network.graph, images).argmax(-1) == labels).sum())
         return hits / count, count
 
 
 def _network(
-    subnet: Subnet,
-    graph: Graph,
-    calibration: Floats,
-    judged: Floats,
-    precision: DType,
-    *,
-    compensate: bool,
+    graph: Graph, calibration: Floats, judged: Floats, precision: DType, *, compensate: bool
 ) -> Network:
-    """Quantise where asked, on ``calibration``, and judge it on other images."""
+    """Quantise where asked."""
+    if precision == "float32":
+        return Network(graph, judged, None)
+    return quantised(graph, calibration, judged, compensate=compensate)
+
+
+def quantised(graph: Graph, calibration: Floats, judged: Floats, *, compensate: bool) -> Network:
+    """The int8 form of a float32 graph, quantised on ``calibration`` and judged on other images."""
     from edgeofa.graph.quantize import quantize_with, sqnr_db
     from edgeofa.graph.reference import run_real
 
-    if precision == "float32":
-        return Network(subnet, graph, judged, None)
     # rewrites hard-swish as profiling does: a runtime splits an int8 graph at it
     # in small batches, so that activations stay in the caches
     batches = [calibration[i : i + _BATCH] for i in range(0, len(calibration), _BATCH)]
-    quantised = quantize_with(graph, batches, compensate=compensate)
-    quality = sqnr_db(run_real(graph, judged), run_real(quantised, judged))
-    return Network(subnet, quantised, judged, quality)
+    found = quantize_with(graph, batches, compensate=compensate)
+    quality = sqnr_db(run_real(graph, judged), run_real(found, judged))
+    return Network(found, judged, quality)

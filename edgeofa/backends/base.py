@@ -6,9 +6,13 @@ import hashlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgeofa.graph.ir import DType, Graph, Quantization
 from edgeofa.paths import write_atomic
+
+if TYPE_CHECKING:
+    from edgeofa.targets import Target
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,8 @@ class Backend(ABC):
     name: str
     suffix: str
     precisions: tuple[DType, ...] = ("float32", "int8")
+    #: its int8 kernels round as the graph's reference does: outputs are equal bit for bit
+    exact: bool = False
 
     @abstractmethod
     def version(self) -> str:
@@ -88,6 +94,11 @@ class Backend(ABC):
     def limited(self, sram_bytes: int) -> Backend:  # noqa: ARG002 - the contract
         """The same compiler, asked to keep its working memory within ``sram_bytes`` where it can;
         itself where that is the runtime's affair."""
+        return self
+
+    def for_target(self, target: Target) -> Backend:  # noqa: ARG002 - the contract
+        """The compiler as it makes artifacts for devices of ``target``; itself where an artifact is
+        the same for every device. Whoever compiles for a device asks for it first."""
         return self
 
     def compile(self, graph: Graph, path: Path) -> Artifact:

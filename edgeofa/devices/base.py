@@ -117,10 +117,14 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Failure:
-    """A job that gave no measurement: the runtime refused it, crashed or hung."""
+    """A job that gave no measurement: the runtime refused it, crashed or hung.
+
+    ``too_large``: the device's memory does not hold it, by as many bytes as ``reason`` says.
+    """
 
     job: Job
     reason: str
+    too_large: bool = False
 
 
 Outcome = Measurement | Failure

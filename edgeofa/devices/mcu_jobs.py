@@ -68,10 +68,11 @@ def read_jobs(jobs: Sequence[Job]) -> tuple[dict[int, CompiledNetwork], dict[int
 
 @dataclass(frozen=True)
 class Refused:
-    """A network that no image can hold, or that the compiler does not take."""
+    """A network that no image can hold (``too_large``), or that the compiler does not take."""
 
     network: CompiledNetwork
     reason: str
+    too_large: bool = False
 
 
 def images(
@@ -91,7 +92,7 @@ def images(
             raise
         except DeviceError as error:
             if len(group) == 1:
-                yield Refused(group[0], str(error))
+                yield Refused(group[0], str(error), isinstance(error, DoesNotFit))
             elif isinstance(error, DoesNotFit):
                 middle = len(group) // 2
                 pending = [group[:middle], group[middle:], *pending]

@@ -118,7 +118,7 @@ class QemuBoardDevice(Device):
             refused = [
                 n for n, network in networks.items() if network.sha256 == part.network.sha256
             ]
-            return {n: Failure(jobs[n], part.reason) for n in refused}
+            return {n: Failure(jobs[n], part.reason, part.too_large) for n in refused}
         numbers = numbers_in(part, networks)
         found: dict[int, Outcome] = {}
         while len(found) < len(numbers):

@@ -116,7 +116,7 @@ class SerialBoardDevice(Device):
                 if isinstance(part, Refused):
                     digest = part.network.sha256
                     refused = [n for n, network in networks.items() if network.sha256 == digest]
-                    found |= {n: Failure(jobs[n], part.reason) for n in refused}
+                    found |= {n: Failure(jobs[n], part.reason, part.too_large) for n in refused}
                 else:
                     self._image = part
                     self._collect(part, _held(part, networks), jobs, found, progress)

@@ -37,16 +37,19 @@ class Labelled:
 def load_pictures(
     data: Path, deployed: Deployed, count: int, seed: int, space_file: str | None = None
 ) -> Labelled:
-    """``count`` seeded pictures of ``data`` as the deployment's network takes them.
+    """``count`` seeded pictures of ``data`` as the deployment's network takes them; of a model of
+    the user's own, labelled inputs as ``edgeofa deploy --model`` takes them.
 
     Args:
         space_file: of the deployment's space, where it is not a shipped one.
     """
+    if deployed.record.model is not None:
+        return _examples(data, deployed, count, seed)
     from edgeofa.spaces import load_space, space_names
     from edgeofa.training.data import preprocess
     from edgeofa.training.labelled import load_labelled
 
-    name = deployed.record.space
+    name = deployed.record.title
     if space_file is None and name not in space_names():
         raise UsageError(
             f"{name} is a space of your own: its pictures' sizes and classes are in its file",
@@ -59,8 +62,23 @@ def load_pictures(
             f"the deployment is of the space {name}, the file of {space.name}", where=space_file
         )
     test = load_labelled(data, space, calibration=1, test=count, seed=seed).test
-    resolution = space.parse(deployed.record.subnet).resolution
+    resolution = space.parse(deployed.record.network).resolution
     return Labelled(preprocess(test.pixels, resolution, space).numpy(), test.labels.numpy())
+
+
+def _examples(data: Path, deployed: Deployed, count: int, seed: int) -> Labelled:
+    from edgeofa.model_data import load_examples
+
+    if deployed.material is None:
+        raise UsageError("it carries no graph: deploy again", where=deployed.folder)
+    found = load_examples(data, deployed.material.graph, count, seed)
+    if found.labels is None:
+        raise UsageError(
+            "inputs without labels tell no accuracy",
+            where=data,
+            hint="an .npz file with inputs and labels",
+        )
+    return Labelled(found.inputs, found.labels)
 
 
 def check_accuracy(

@@ -134,6 +134,11 @@ def blocks_svg(blocks: Sequence[tuple[str, float]], *, evidence: str = "") -> st
     return svg_of(lambda: _blocks(blocks, evidence))
 
 
+def layers_svg(layers: Sequence[tuple[str, float]], *, evidence: str = "") -> str:
+    """One bar a layer, input at the top: ``(name, latency in ms)``."""
+    return svg_of(lambda: _bars(layers, "layer", evidence))
+
+
 def agreement_svg(pairs: Sequence[Point], *, evidence: str) -> str:
     """Predicted against measured latency, ms, with the line of equality and a 5% band."""
     return svg_of(lambda: _agreement(pairs, evidence))
@@ -211,18 +216,24 @@ def _surface(
 
 
 def _blocks(blocks: Sequence[tuple[str, float]], evidence: str) -> Figure:
-    figure, axes = new_axes(7.0, 1.0 + 0.24 * len(blocks))
-    total = sum(ms for _, ms in blocks)
-    places = range(len(blocks))
     colours = [_PART_COLOURS.get(key.split("-", 1)[0], _BLUE) for key, _ in blocks]
-    axes.barh(places, [ms for _, ms in blocks], color=colours, height=0.72)
-    axes.set_yticks(places, [_short(key) for key, _ in blocks], fontsize=8)
+    return _bars([(_short(key), ms) for key, ms in blocks], "block", evidence, colours)
+
+
+def _bars(
+    bars: Sequence[tuple[str, float]], what: str, evidence: str, colours: Sequence[str] = ()
+) -> Figure:
+    figure, axes = new_axes(7.0, 1.0 + 0.24 * len(bars))
+    total = sum(ms for _, ms in bars)
+    places = range(len(bars))
+    axes.barh(places, [ms for _, ms in bars], color=list(colours) or _BLUE, height=0.72)
+    axes.set_yticks(places, [name for name, _ in bars], fontsize=8)
     axes.margins(y=0.01)
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")
     axes.tick_params(axis="y", length=0)
-    longest = max((ms for _, ms in blocks), default=1.0)
-    for place, (_, ms) in enumerate(blocks):
+    longest = max((ms for _, ms in bars), default=1.0)
+    for place, (_, ms) in enumerate(bars):
         axes.text(
             ms + 0.01 * longest,
             place,
@@ -232,7 +243,7 @@ def _blocks(blocks: Sequence[tuple[str, float]], evidence: str) -> Figure:
             color=_SOFT,
         )
     axes.set_xlim(0, 1.2 * longest)
-    axes.set_xlabel(f"latency of the block, ms{_of(evidence)}; sum {total:.2f} ms")
+    axes.set_xlabel(f"latency of the {what}, ms{_of(evidence)}; sum {total:.2f} ms")
     return figure
 
 

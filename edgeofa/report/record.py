@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,9 +17,11 @@ from edgeofa.deployment import (
     Accuracy,
     ArtifactRecord,
     BlockRecord,
+    ChoiceRecord,
     Deployment,
     FrontierPoint,
     InputRecord,
+    ModelRecord,
     RunnerUp,
     TiesRecord,
     save_deployment,
@@ -32,8 +34,13 @@ from edgeofa.paths import write_atomic
 
 if TYPE_CHECKING:
     from edgeofa.deploy import Choice, Request, Turn
+    from edgeofa.deploy_model import ModelRequest
+    from edgeofa.placement import Placement
     from edgeofa.regression.material import Material
+    from edgeofa.targets import Target
 
+#: mean or standard deviation of each channel; a user's own model does not say
+Normalisation = tuple[float, float, float] | None
 _RUNNERS_UP = 5
 #: points of the frontier that the record keeps: enough for a smooth picture
 _FRONTIER_POINTS = 200
@@ -53,80 +60,123 @@ def make_record(
     Args:
         accuracy: top-1 on labelled images and their number, where there were any.
     """
-    choice, placement, latency = best.choice, best.placement, best.placement.latency
+    choice = best.choice
     space, table = choice.inputs.space, choice.inputs.table
-    artifact = placement.artifact
-    energy = energy_mj(best.target, latency.ms, request.threads)
     fit = table.fit
-    q = artifact.input.quantization
     points, frontier_points = _frontier(choice)
+    preprocess = (space.preprocess.mean, space.preprocess.std)
     return Deployment(
+        **_found(best.target, device, best.placement, request, seconds, preprocess),
         verdict="missed" if best.missed else "met",
         missed=best.missed,
-        target=best.target.name,
-        device=device.name,
-        device_identity=dict(device.identity()),
-        evidence=latency.evidence,
-        threads=request.threads,
         space=space.name,
         weights=weights.kind,
         subnet=str(choice.subnet),
-        backend=artifact.backend,
-        precision=artifact.precision,
-        budget=request.budget,
         predicted_ms=choice.predicted_ms,
-        measured_ms=latency.ms,
-        interval_ms=(latency.low_ms, latency.high_ms),
-        status=placement.status,
         accuracy=Accuracy(
             predicted=choice.accuracy,
             predicted_error=choice.inputs.accuracy.error,
             measured=None if accuracy is None else accuracy[0],
             images=None if accuracy is None else accuracy[1],
         ),
-        energy_mj=None if energy is None else energy.mj,
-        energy_interval_mj=None if energy is None else (energy.low_mj, energy.high_mj),
-        weight_bytes=artifact.weight_bytes,
-        peak_bytes=artifact.peak_bytes,
-        output_error=placement.error,
-        artifact=ArtifactRecord(
-            path=str(artifact.path), sha256=artifact.sha256, bytes=artifact.file_bytes
-        ),
-        input=InputRecord(
-            shape=artifact.input.shape,
-            layout=artifact.input.layout,
-            dtype=artifact.input.dtype,
-            mean=space.preprocess.mean,
-            std=space.preprocess.std,
-            scale=None if q is None else q.scale,
-            zero_point=None if q is None else q.zero_point,
-        ),
-        parts_ms=placement.parts_ms,
         blocks=tuple(
             BlockRecord(block=b.key, latency_ms=table.row(b).latency_ms)
             for b in space.blocks(choice.subnet)
         ),
-        candidates=placement.candidates,
-        attempts=tuple(t.attempt for t in turns),
-        runners_up=_runners_up(choice),
-        ties=_ties(choice),
-        frontier=points,
-        frontier_points=frontier_points,
-        table=f"{table.header.target}/{table.name} ({table.header.evidence}, {table.header.date})",
-        additivity={
-            "a_ms": fit.a_ms,
-            "b": fit.b,
-            "q95_percent": fit.q95_percent,
-            "subnets": fit.subnets,
-            "mape_percent": fit.mape_percent,
-            "spearman": fit.spearman,
-        },
-        calibration_images=weights.calibration_images,
-        seed=request.seed,
-        date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        seconds={k: round(v, 3) for k, v in seconds.items()},
-        versions=_versions(f"{artifact.backend} {placement.runtime}"),
+        choice=ChoiceRecord(
+            table=f"{table.header.target}/{table.name} "
+            f"({table.header.evidence}, {table.header.date})",
+            additivity={
+                "a_ms": fit.a_ms,
+                "b": fit.b,
+                "q95_percent": fit.q95_percent,
+                "subnets": fit.subnets,
+                "mape_percent": fit.mape_percent,
+                "spearman": fit.spearman,
+            },
+            calibration_images=weights.calibration_images,
+            attempts=tuple(t.attempt for t in turns),
+            runners_up=_runners_up(choice),
+            ties=_ties(choice),
+            frontier=points,
+            frontier_points=frontier_points,
+        ),
     )
+
+
+def make_model_record(
+    request: ModelRequest,
+    target: Target,
+    device: Device,
+    model: ModelRecord,
+    placement: Placement,
+    missed: tuple[str, ...],
+    accuracy: tuple[float, int] | None,
+    seconds: dict[str, float],
+) -> Deployment:
+    """The record of a model of the user's own: nothing was chosen, nothing is predicted."""
+    measured, images = (None, None) if accuracy is None else accuracy
+    verdict = "missed" if missed else "unbudgeted" if request.budget.is_empty else "met"
+    return Deployment(
+        **_found(target, device, placement, request, seconds, (None, None)),
+        verdict=verdict,
+        missed=missed,
+        weights="own",
+        model=model,
+        accuracy=Accuracy(measured=measured, images=images),
+    )
+
+
+def _found(
+    target: Target,
+    device: Device,
+    placement: Placement,
+    request: Request | ModelRequest,
+    seconds: dict[str, float],
+    preprocess: tuple[Normalisation, Normalisation],
+) -> dict[str, Any]:
+    """What a record says of the network on the device, wherever the network is from."""
+    artifact, latency = placement.artifact, placement.latency
+    energy = energy_mj(target, latency.ms, request.threads)
+    q = artifact.input.quantization
+    return {
+        "target": target.name,
+        "device": device.name,
+        "device_identity": dict(device.identity()),
+        "evidence": latency.evidence,
+        "threads": request.threads,
+        "backend": artifact.backend,
+        "precision": artifact.precision,
+        "budget": request.budget,
+        "measured_ms": latency.ms,
+        "interval_ms": (latency.low_ms, latency.high_ms),
+        "status": placement.status,
+        "energy_mj": None if energy is None else energy.mj,
+        "energy_interval_mj": None if energy is None else (energy.low_mj, energy.high_mj),
+        "weight_bytes": artifact.weight_bytes,
+        "peak_bytes": artifact.peak_bytes,
+        "memory": placement.memory,
+        "output_error": placement.error,
+        "artifact": ArtifactRecord(
+            path=str(artifact.path), sha256=artifact.sha256, bytes=artifact.file_bytes
+        ),
+        "input": InputRecord(
+            shape=artifact.input.shape,
+            layout=artifact.input.layout,
+            dtype=artifact.input.dtype,
+            mean=preprocess[0],
+            std=preprocess[1],
+            scale=None if q is None else q.scale,
+            zero_point=None if q is None else q.zero_point,
+        ),
+        "parts_ms": placement.parts_ms,
+        "layers": placement.layers,
+        "candidates": placement.candidates,
+        "seed": request.seed,
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "seconds": {k: round(v, 3) for k, v in seconds.items()},
+        "versions": _versions(f"{artifact.backend} {placement.runtime}"),
+    }
 
 
 def _runners_up(choice: Choice) -> tuple[RunnerUp, ...]:

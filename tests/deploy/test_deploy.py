@@ -86,6 +86,7 @@ def request(space_file: Path, latency_ms: float, **more: object) -> Request:
 def walk(asked: Request, device: FakeDevice) -> Deployment:
     deployment, folder = deploy(asked, Steps(), device)
     assert folder == asked.out
+    assert deployment.choice is not None
     return deployment
 
 
@@ -103,7 +104,7 @@ def test_a_budget_that_holds(space_file: Path, precision: str) -> None:
     assert found.energy_mj is not None
     assert found.energy_mj > 0
     assert found.output_error.max_relative < (1e-4 if precision == "float32" else 0.2)
-    assert len(found.attempts) == 1
+    assert len(found.choice.attempts) == 1
     assert [c.failure is None for c in found.candidates] == [True, False]
     assert sum(b.latency_ms for b in found.blocks) > 0
 
@@ -156,7 +157,7 @@ def test_what_is_written_is_the_record_the_page_and_the_artifact_alone(space_fil
 def test_a_miss_is_planned_again_with_less(space_file: Path) -> None:
     found = walk(request(space_file, 0.07, precision="float32"), Scripted(slower=(1.05, 1.0)))
     assert found.verdict == "met"
-    first, second = found.attempts
+    first, second = found.choice.attempts
     assert first.measured_ms > 0.07 >= second.measured_ms
     assert second.planned.latency_ms < first.planned.latency_ms == 0.07
     assert (first.missed, second.missed) == (("latency_ms",), ())
@@ -167,8 +168,8 @@ def test_after_three_misses_the_verdict_is_missed(space_file: Path) -> None:
     device = Scripted(slower=(1.02, 1.1, 1.3))
     found = walk(request(space_file, 0.075, precision="float32"), device)
     assert found.verdict == "missed"
-    assert len(found.attempts) == MAX_TURNS
-    assert found.measured_ms == min(a.measured_ms for a in found.attempts) > 0.075
+    assert len(found.choice.attempts) == MAX_TURNS
+    assert found.measured_ms == min(a.measured_ms for a in found.choice.attempts) > 0.075
 
 
 def test_an_impossible_budget_names_the_fastest_before_anything_runs(space_file: Path) -> None:

@@ -57,7 +57,7 @@ def test_a_trained_subnet_on_the_emulated_board(tmp_path: Path) -> None:
     assert record.accuracy.images == 20
     assert record.accuracy.measured is not None
     assert record.accuracy.measured < 0.5
-    assert record.frontier_points >= len(record.frontier) > 10
+    assert record.choice.frontier_points >= len(record.choice.frontier) > 10
 
 
 def test_bundles_that_ship_have_what_a_deployment_needs() -> None:

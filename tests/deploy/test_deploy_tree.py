@@ -110,7 +110,7 @@ def test_a_space_of_the_users_own(device: Device, tmp_path: Path) -> None:
         random_weights=True,
     )
     record, folder = deploy(request, Steps(), device)
-    chosen = space.parse(record.attempts[0].subnet)
+    chosen = space.parse(record.choice.attempts[0].subnet)
     assert inputs.accuracy.score(chosen) == pytest.approx(best, rel=1e-12)
     assert record.measured_ms == pytest.approx(record.predicted_ms, rel=0.05)
     assert record.evidence == "modelled"

@@ -96,6 +96,7 @@ class FirmwareBackend(Backend):
     name = "firmware"
     suffix = ".zip"
     precisions: tuple[DType, ...] = ("int8",)
+    exact = True
 
     def __init__(self, sram_bytes: int | None = None):
         self.sram_bytes = sram_bytes
