@@ -37,6 +37,7 @@ from edgeofa.jsonio import dumps
 from edgeofa.networks import RandomWeights, TrainedWeights, WeightSource
 from edgeofa.paths import write_atomic
 from edgeofa.spaces import Space, Subnet, load_space, space_names
+from edgeofa.targets import load_target
 
 FLOAT_LIMIT = 1e-4
 SQNR_LIMIT_DB = 20.0
@@ -93,7 +94,7 @@ class Parity:
 
 def run_artifact(graph: Graph, backend: str, x: Array, device: LocalDevice) -> Array:
     """The output of a compiled graph on this machine, in the graph's layout."""
-    compiler = get_backend(backend)
+    compiler = get_backend(backend).for_target(load_target("host"))
     with tempfile.TemporaryDirectory() as folder:
         artifact = compiler.compile(graph, Path(folder) / f"model{compiler.suffix}")
         job = Job(artifact.path, backend, input=to_runtime(x, artifact.input), want_output=True)

@@ -101,7 +101,8 @@ class Target(DataModel):
     @property
     def digest(self) -> str:
         """SHA-256 over everything that can change a number, the first 16 hex digits."""
-        unread: dict[str, Any] = {"description": True, "default_space": True}
+        # a table belongs to one back end, and stays what it is when another one comes
+        unread: dict[str, Any] = {"description": True, "default_space": True, "backends": True}
         # how a board is reached changes no number; targets of other kinds have no such section
         unread["mcu"] = True if self.mcu is None else {"serial": True, "flashing": True}
         text = self.model_dump_json(exclude=unread)

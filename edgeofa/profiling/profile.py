@@ -92,6 +92,7 @@ def profile(
     if known is not None:
         resolutions = sorted({*known.header.resolutions, *(resolutions or ())})
     chosen = _check(target, space, backend, precision, resolutions, subnets, threads)
+    backend = backend.for_target(target)
     device = device or device_for(target)
     # another runtime's version changes no number here
     others = set(backend_names()) - {backend.name}

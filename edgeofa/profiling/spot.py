@@ -85,7 +85,7 @@ def _work(
         yield Work(
             target=target,
             space=space,
-            backend=backend,
+            backend=backend.for_target(target),
             precision=h.precision,
             threads=h.threads,
             seed=h.seed,
