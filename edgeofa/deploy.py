@@ -165,7 +165,7 @@ def deploy(request: Request, steps: Steps, device: Device | None = None) -> tupl
                 network = weights.network(choice.subnet, choice.precision)
             with steps("compile and run on the device"):
                 place_in = Path(work) / f"turn-{len(turns)}"
-                placement = place(network, backends, device, place_in, request.threads)
+                placement = place(network, backends, target, device, place_in, request.threads)
             cost = cost_of(target, placement, request.threads)
             missed = asked.missed_by(cost)
             turns.append(Turn(target, planned, choice, network, placement, cost, missed))

@@ -96,6 +96,7 @@ def deploy_model(
             placement = place(
                 network,
                 backends,
+                target,
                 device,
                 Path(work),
                 request.threads,

@@ -19,6 +19,7 @@ from edgeofa.graph.ir import DType
 from edgeofa.graph.reference import dequantize_array, quantize_array, run, run_real
 from edgeofa.networks import Network
 from edgeofa.tables.table import Status
+from edgeofa.targets import Target
 
 #: a number of invokes after which the caches hold what they hold in steady use
 _WARMUPS = 2
@@ -65,6 +66,7 @@ class _Out:
 def place(
     network: Network,
     backends: Sequence[str],
+    target: Target,
     device: Device,
     folder: Path,
     threads: int,
@@ -72,7 +74,7 @@ def place(
     compared: int = 1,
     sram_bytes: int | None = None,
 ) -> Placement:
-    """Compile ``network`` into ``folder`` and run it whole on the device.
+    """Compile ``network`` into ``folder`` and run it whole on the device, one of ``target``.
 
     Args:
         compared: of the network's inputs, how many outputs are compared with edgeofa's own
@@ -84,7 +86,8 @@ def place(
         DeviceError: no artifact could be run; the message gives each back end's reason.
     """
     tried = [
-        _try(network, name, device, folder, threads, compared, sram_bytes) for name in backends
+        _try(network, name, target, device, folder, threads, compared, sram_bytes)
+        for name in backends
     ]
     found = [run for run in tried if isinstance(run, _Run)]
     candidates = [
@@ -141,6 +144,7 @@ def _refuse(
 def _try(
     network: Network,
     backend: str,
+    target: Target,
     device: Device,
     folder: Path,
     threads: int,
@@ -150,7 +154,7 @@ def _try(
     """One back end's artifact, run and judged; or why it is out."""
     from edgeofa.backends.registry import get_backend
 
-    compiler = get_backend(backend)
+    compiler = get_backend(backend).for_target(target)
     if network.graph.precision not in compiler.precisions:
         return _Out(f"has no {network.graph.precision}")
     if sram_bytes is not None:
