@@ -19,6 +19,13 @@ from pathlib import Path
 from filelock import FileLock
 
 from edgeofa.backends.firmware.link import COMPILER, PACKAGES, find_compiler
+from edgeofa.backends.tvm.installed import (
+    PIP_COMMAND,
+    VERSIONS,
+    is_installed,
+    require_tvm,
+    tvm_problem,
+)
 from edgeofa.devices.native import Arch, board_path, build, own_arch, runner_path
 from edgeofa.emulation.cortex_m import cortex_model
 from edgeofa.emulation.mca import find_llvm
@@ -30,6 +37,7 @@ from edgeofa.microcontroller import Microcontroller
 from edgeofa.paths import cache_dir
 from edgeofa.targets import Target
 
+_TVM = "tvm"
 _INSTALL_TIMEOUT_S = 1800
 _APT_LOCK_S = 300
 #: called with what happens next, how many steps are done, and how many there are
@@ -39,13 +47,20 @@ Report = Callable[[str, int, int], None]
 @dataclass(frozen=True)
 class Requirement:
     """Something that a target needs. ``found`` is a version or path, None when missing;
-    ``command`` brings it; ``packages`` are Debian's, where it is the operating system's."""
+    ``command`` brings it; ``packages`` are Debian's, where it is the operating system's. What is
+    ``optional`` is one more back end, and the target does without."""
 
     name: str
     purpose: str
     found: str | None
     command: str
     packages: tuple[str, ...] = ()
+    optional: bool = False
+
+    @property
+    def is_missing(self) -> bool:
+        """It has to be brought before the target can be used."""
+        return self.found is None and not self.optional
 
 
 @dataclass(frozen=True)
@@ -58,8 +73,12 @@ class Prepared:
     requirements: tuple[Requirement, ...]
 
 
-def requirements(target: Target) -> tuple[Requirement, ...]:
-    """Everything that ``target`` needs beyond the Python package, found or not."""
+def requirements(target: Target, backend: str | None = None) -> tuple[Requirement, ...]:
+    """Everything that ``target`` needs beyond the Python package, found or not.
+
+    Args:
+        backend: one that is wanted beside those that every installation has.
+    """
     needed = [
         _tool("cmake", "builds the runner", "cmake"),
         _tool("make", "builds the runner", "make"),
@@ -67,21 +86,30 @@ def requirements(target: Target) -> tuple[Requirement, ...]:
     ]
     if target.device == "qemu-user":
         needed += _emulation_packages()
-        needed += [_library(runtime, target) for runtime in RUNTIMES]
+        needed += [_library(runtime, target) for runtime in _runtimes(target, backend)]
     if target.mcu is not None:
         needed += _mcu_packages(target.mcu)
     if target.device == "ssh":
         needed.append(_tool("ssh", "reaches the board", "openssh-client"))
         if _is_foreign(target):
             needed.append(_cross_compiler())
-            needed += [_library(runtime, target) for runtime in RUNTIMES]
+            needed += [_library(runtime, target) for runtime in _runtimes(target, backend)]
+    if _TVM in (*target.backends, backend):
+        needed.append(_tvm_package(is_wanted=backend == _TVM))
     return tuple(needed)
 
 
-def prepare(target: Target, *, install: bool = False, report: Report = lambda *_: None) -> Prepared:
+def prepare(
+    target: Target,
+    *,
+    backend: str | None = None,
+    install: bool = False,
+    report: Report = lambda *_: None,
+) -> Prepared:
     """Make ``target`` usable on this machine; does nothing that is already done.
 
     Args:
+        backend: one that is wanted beside those that every installation has.
         install: as root, let apt-get install missing packages.
         report: told about each step.
 
@@ -89,17 +117,19 @@ def prepare(target: Target, *, install: bool = False, report: Report = lambda *_
     """
     cache = cache_dir()
     done: list[str] = []
+    if backend == _TVM:
+        require_tvm()
     with FileLock(cache / "setup.lock"):
-        if packages := missing_packages(requirements(target)):
+        if packages := missing_packages(requirements(target, backend)):
             _install(packages, allowed=install, report=report)
             done.append(f"installed {' '.join(packages)}")
-        steps = _steps(target)
+        steps = _steps(target, backend)
         for number, (name, action) in enumerate(steps):
             report(name, number, len(steps))
             action()
             done.append(name)
-        after = requirements(target)
-        if lacking := [r.name for r in after if r.found is None]:
+        after = requirements(target, backend)
+        if lacking := [r.name for r in after if r.is_missing]:
             raise SetupError(
                 f"still not usable after setting up: {', '.join(lacking)}",
                 where=f"target {target.name}",
@@ -111,14 +141,14 @@ def prepare(target: Target, *, install: bool = False, report: Report = lambda *_
 
 def missing_packages(needed: Sequence[Requirement]) -> list[str]:
     """Debian packages of the requirements that are not met, each once."""
-    return list(dict.fromkeys(p for r in needed if r.found is None for p in r.packages))
+    return list(dict.fromkeys(p for r in needed if r.is_missing for p in r.packages))
 
 
-def _steps(target: Target) -> list[tuple[str, Callable[[], object]]]:
+def _steps(target: Target, backend: str | None) -> list[tuple[str, Callable[[], object]]]:
     """What is not done yet, in order. Builds are cached by their own sources and are cheap."""
     steps: list[tuple[str, Callable[[], object]]] = []
     if target.device == "qemu-user" or _is_foreign(target):
-        for runtime in RUNTIMES:
+        for runtime in _runtimes(target, backend):
             if not is_ready(runtime):
                 _sweep(runtime.path.parent)
                 steps.append((f"download {runtime.requirement}", partial(fetch, runtime)))
@@ -133,6 +163,12 @@ def _steps(target: Target) -> list[tuple[str, Callable[[], object]]]:
         arch: Arch = "aarch64" if _is_foreign(target) else own_arch()
         steps.append((f"{arch} programs for boards", lambda: board_path(arch)))
     return steps
+
+
+def _runtimes(target: Target, backend: str | None) -> list[Runtime]:
+    """The aarch64 libraries to bring. TVM's wheel is large, and of use only where it compiles."""
+    with_tvm = backend == _TVM or (_TVM in target.backends and tvm_problem() is None)
+    return [r for r in RUNTIMES if r.backend != _TVM or with_tvm]
 
 
 def _is_foreign(target: Target) -> bool:
@@ -226,6 +262,18 @@ def _library(runtime: Runtime, target: Target) -> Requirement:
         f"the back end {runtime.backend} on the target",
         runtime.version if is_ready(runtime) else None,
         f"edgeofa setup --target {target.name}",
+    )
+
+
+def _tvm_package(*, is_wanted: bool) -> Requirement:
+    problem = tvm_problem()
+    return Requirement(
+        "apache-tvm",
+        "compiles for the back end tvm",
+        VERSIONS["apache-tvm"] if problem is None else None,
+        PIP_COMMAND,
+        # left out it is an extra; in a version that crashes it is a mistake
+        optional=not is_wanted and not is_installed(),
     )
 
 

@@ -12,7 +12,8 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 
 from edgeofa.backends.base import Backend
-from edgeofa.errors import UsageError
+from edgeofa.backends.tvm.installed import require_tvm
+from edgeofa.errors import SetupError, UsageError
 
 GROUP = "edgeofa.backends"
 
@@ -20,6 +21,7 @@ _BUILT_IN = {
     "firmware": ("edgeofa.backends.firmware.backend", "FirmwareBackend"),
     "litert": ("edgeofa.backends.litert", "LiteRtBackend"),
     "onnxruntime": ("edgeofa.backends.onnx", "OnnxRuntimeBackend"),
+    "tvm": ("edgeofa.backends.tvm.backend", "TvmBackend"),
 }
 
 
@@ -28,12 +30,37 @@ def backend_names() -> list[str]:
     return sorted({*_BUILT_IN, *(e.name for e in entry_points(group=GROUP))})
 
 
+def check_backend(name: str) -> None:
+    """``UsageError`` for a name that no back end has."""
+    if name not in backend_names():
+        near = difflib.get_close_matches(name, backend_names(), n=1)
+        raise UsageError(
+            f"unknown back end {name!r}",
+            hint=f"did you mean {near[0]}?" if near else f"one of {', '.join(sorted(_BUILT_IN))}",
+        )
+
+
+def why_not(name: str) -> SetupError | None:
+    """What keeps a back end from compiling on this machine; None where nothing does."""
+    if name != "tvm":
+        return None
+    try:
+        require_tvm()
+    except SetupError as error:
+        return error
+    return None
+
+
 def get_backend(name: str) -> Backend:
-    """The back end called ``name``; ``UsageError`` when there is none.
+    """The back end called ``name``; ``UsageError`` when there is none, ``SetupError`` where it
+    needs a package that is not installed.
 
     A built-in name always means the built-in back end. A plugin that does not load, or is no
     ``Backend``, is named in a warning and skipped.
     """
+    problem = why_not(name)
+    if problem is not None:
+        raise problem
     if name in _BUILT_IN:
         module, attribute = _BUILT_IN[name]
         made: Backend = getattr(import_module(module), attribute)()
@@ -42,12 +69,10 @@ def get_backend(name: str) -> Backend:
         loaded = _load(plugin)
         if loaded is not None:
             return loaded
-    near = difflib.get_close_matches(name, backend_names(), n=1)
+    check_backend(name)
     raise UsageError(
-        f"unknown back end {name!r}",
-        hint=f"did you mean {near[0]}?"
-        if near and near[0] != name
-        else f"one of {', '.join(sorted(_BUILT_IN))}",
+        f"the back end {name!r} comes from a plugin that does not load",
+        hint=f"one of {', '.join(sorted(_BUILT_IN))}",
     )
 
 

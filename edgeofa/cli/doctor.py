@@ -24,10 +24,11 @@ def doctor(
     else:
         width = max(len(r.name) for r in needed)
         for requirement in needed:
-            found = requirement.found or f"missing: {requirement.command}"
-            mark = "ok" if requirement.found else "--"
+            state = "optional" if requirement.optional else "missing"
+            found = requirement.found or f"{state}: {requirement.command}"
+            mark = "--" if requirement.is_missing else "ok" if requirement.found else "  "
             typer.echo(f"{mark}  {requirement.name:<{width}}  {found}")
-    missing = sorted({r.command for r in needed if r.found is None}, key=len, reverse=True)
+    missing = sorted({r.command for r in needed if r.is_missing}, key=len, reverse=True)
     if missing:
         raise SetupError(
             f"{len(missing)} thing{'s' * (len(missing) > 1)} missing for this target",

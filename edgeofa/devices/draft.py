@@ -16,8 +16,9 @@ from pathlib import Path
 from edgeofa.datafile import parse_data
 from edgeofa.devices.board import BoardFacts, CacheFacts, check_belongs, check_libc, parse_facts
 from edgeofa.devices.configure import configure
+from edgeofa.devices.libraries import library_for
 from edgeofa.devices.native import board_path, own_arch
-from edgeofa.devices.ssh import SshDevice, runtime_library
+from edgeofa.devices.ssh import SshDevice
 from edgeofa.devices.store import find_device, require_device
 from edgeofa.errors import DeviceError, SetupError, UsageError
 from edgeofa.paths import write_atomic
@@ -164,8 +165,8 @@ def usable_backends(facts: BoardFacts) -> list[str]:
     reason: DeviceError | None = None
     for backend in _BACKENDS:
         try:
-            library = runtime_library(backend, facts.machine, "probe")
-            check_libc(facts, library.read_bytes(), f"the {backend} library", "probe")
+            library = library_for(backend, facts.machine, "probe", "rpi4")
+            check_libc(facts, library.path.read_bytes(), f"the {backend} library", "probe")
         except SetupError:
             pass  # not here yet; edgeofa setup brings it
         except DeviceError as error:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import os
 import platform
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import cached_property
-from importlib import metadata
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -19,9 +17,10 @@ from filelock import FileLock, Timeout
 
 from edgeofa.devices.base import Device, Evidence, Job, Outcome, Progress
 from edgeofa.devices.keeper import SILENCE_S, Keeper
+from edgeofa.devices.libraries import installed_library, runtime_names
 from edgeofa.devices.native import Arch, board_path, own_arch, runner_path
 from edgeofa.devices.runner import RunnerCommand, measurements, probe, run_jobs
-from edgeofa.errors import SetupError, UsageError
+from edgeofa.errors import SetupError
 from edgeofa.paths import cache_dir
 from edgeofa.workfolder import work_folder
 
@@ -31,8 +30,6 @@ if TYPE_CHECKING:
 Kernels = Literal["delegate", "builtin"]
 #: e_machine of the ELF format
 _ELF_MACHINES: dict[Arch, int] = {"x86_64": 62, "aarch64": 183}
-#: the C interface that the runner declares for itself is checked with this major version
-_LITERT_MAJOR = "2"
 
 
 class LocalDevice(Device):
@@ -72,12 +69,11 @@ class LocalDevice(Device):
             "kernels": self.kernels,
             "runner": f"sha256:{_sha256(self._runner())}",
         }
-        for backend, (package, _) in _LIBRARIES.items():
+        for backend in runtime_names():
             try:
-                library = library_path(backend)
+                facts[backend] = installed_library(backend).identity
             except SetupError:
                 continue
-            facts[backend] = f"{metadata.version(package)} sha256:{_sha256(library)}"
             if "pinned" not in facts:
                 facts["pinned"] = self._pinned(backend)
         return facts
@@ -151,7 +147,10 @@ class LocalDevice(Device):
         return runner_path(own_arch())
 
     def _command(self, backend: str, threads: int) -> RunnerCommand:
-        argv = [str(self._runner()), "--library", str(library_path(backend))]
+        library = installed_library(backend)
+        argv = [str(self._runner()), "--library", str(library.path)]
+        if library.needed is not None:
+            argv += ["--needed", str(library.needed)]
         argv += ["--threads", str(threads), "--kernels", self.kernels]
         if self._root != Path("/"):
             argv += ["--root", str(self._root)]
@@ -159,54 +158,6 @@ class LocalDevice(Device):
             # one fixed processor; the highest number is the least used one on most systems
             argv += ["--cpu", str(max(os.sched_getaffinity(0)))]
         return RunnerCommand(tuple(argv))
-
-
-def library_path(backend: str) -> Path:
-    """The shared library of an installed runtime; ``SetupError`` when it is not there."""
-    if backend not in _LIBRARIES:
-        raise UsageError(
-            f"no local runtime for {backend!r}", hint=f"one of {', '.join(_LIBRARIES)}"
-        )
-    return _LIBRARIES[backend][1]()
-
-
-def _litert_library() -> Path:
-    library = _package_folder("ai_edge_litert") / "libLiteRt.so"
-    if not library.is_file():
-        raise SetupError(
-            "libLiteRt.so is missing", where="host", hint="pip install ai-edge-litert==2.3.0"
-        )
-    version = metadata.version("ai-edge-litert")
-    if version.split(".")[0] != _LITERT_MAJOR:
-        raise SetupError(
-            f"LiteRT {version}: the runner knows {_LITERT_MAJOR}.x",
-            where=library,
-            hint="pip install ai-edge-litert==2.3.0",
-        )
-    return library
-
-
-def _onnxruntime_library() -> Path:
-    folder = _package_folder("onnxruntime") / "capi"
-    libraries = sorted(folder.glob("libonnxruntime.so*"))
-    if not libraries:
-        raise SetupError(
-            "libonnxruntime.so is missing", where="host", hint="pip install onnxruntime"
-        )
-    return libraries[0]
-
-
-#: back end -> its distribution and how its library is found
-_LIBRARIES: dict[str, tuple[str, Callable[[], Path]]] = {
-    "litert": ("ai-edge-litert", _litert_library),
-    "onnxruntime": ("onnxruntime", _onnxruntime_library),
-}
-
-
-def _package_folder(module: str) -> Path:
-    """Where a package lies, without importing it; an empty path when it is not installed."""
-    spec = importlib.util.find_spec(module)
-    return Path(spec.origin).parent if spec is not None and spec.origin else Path()
 
 
 def _is_emulated() -> bool:

@@ -30,7 +30,7 @@ class Started(_Event):
 
     event: Literal["runner"]
     protocol: int
-    runtime: Literal["litert", "onnxruntime"]
+    runtime: Literal["litert", "onnxruntime", "tvm"]
     version: Annotated[str, Field(max_length=64), Printable]
     pinned: bool
 

@@ -26,7 +26,7 @@ from edgeofa.emulation.model import core_model, latency, region_cost
 from edgeofa.emulation.operators import count_operators
 from edgeofa.emulation.process import JobEnd, ProcessGroup, emulate
 from edgeofa.emulation.qemu import emulator_command, profile_command, require_qemu
-from edgeofa.emulation.runtimes import RUNTIMES, Runtime, is_ready
+from edgeofa.emulation.runtimes import RUNTIMES, Runtime, is_ready, runtime_of
 from edgeofa.emulation.sysroot import sysroot
 from edgeofa.emulation.trace import Region, parse_trace
 from edgeofa.errors import DeviceError, EdgeofaError, SetupError, UsageError
@@ -189,14 +189,14 @@ class QemuUserDevice(Device):
     def _runtime(self, backend: str) -> Runtime:
         """The runtime of a back end, its library checked once per device."""
         if backend not in self._runtimes:
-            runtime = next((r for r in RUNTIMES if r.backend == backend), None)
+            runtime = runtime_of(backend)
             if runtime is None:
                 raise DeviceError(f"no aarch64 runtime for the back end {backend}", where=self.name)
             if not is_ready(runtime):
                 raise SetupError(
                     f"the aarch64 library of {runtime.requirement} is not prepared",
                     where=self.name,
-                    hint=f"edgeofa setup --target {self._target.name}",
+                    hint=f"edgeofa setup --target {self._target.name} --backend {backend}",
                 )
             self._runtimes[backend] = runtime
         return self._runtimes[backend]
@@ -234,15 +234,17 @@ class QemuUserDevice(Device):
                 )
                 for job in emulated
             ]
+        runtime = self._runtime(jobs[0].backend)
         return emulate(
             self._command if counted else self._plain_command,
             self._runner,
-            self._runtime(jobs[0].backend).path,
+            runtime.path,
             self._kernels,
             emulated,
             folder,
             group,
             job_timeout_s=self._timeout_s,
+            needed=runtime.needed.path if runtime.needed is not None else None,
         )
 
     def _outcome(

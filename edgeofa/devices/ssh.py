@@ -14,7 +14,6 @@ import platform
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
 from itertools import groupby
 from pathlib import Path
 
@@ -22,13 +21,13 @@ from edgeofa.devices.base import Device, Evidence, Job, Outcome, Progress
 from edgeofa.devices.board import BoardFacts, check_belongs, check_libc
 from edgeofa.devices.job_files import Files
 from edgeofa.devices.keeper import SILENCE_S, Keeper
-from edgeofa.devices.local import Kernels, library_path
+from edgeofa.devices.libraries import Library, library_for, runtime_names
+from edgeofa.devices.local import Kernels
 from edgeofa.devices.native import runner_path
 from edgeofa.devices.runner import RunnerCommand, measurements, probe, run_jobs
 from edgeofa.devices.ssh_board import Board, Parcel, parcel
 from edgeofa.devices.ssh_link import LINK_STATUS, Link, parse_address
-from edgeofa.emulation.runtimes import RUNTIMES, is_ready
-from edgeofa.errors import DeviceError, SetupError, UsageError
+from edgeofa.errors import DeviceError, UsageError
 from edgeofa.targets import Target
 from edgeofa.workfolder import work_folder
 
@@ -50,6 +49,7 @@ class SshDevice(Device):
     ):
         parsed = parse_address(address)
         self.name = address
+        self._target_name = target.name if target is not None else "rpi4"
         self._kernels = kernels
         self._timeout_s = job_timeout_s
         self._link = Link(parsed, address)
@@ -61,7 +61,8 @@ class SshDevice(Device):
         #: digests of what this session brought and its end removes
         self._sent: set[str] = set()
         self._identity: dict[str, str] | None = None
-        self._libraries: dict[str, Parcel] = {}
+        #: back end -> its library, and what has to be on the board of it, the library last
+        self._libraries: dict[str, tuple[Library, list[Parcel]]] = {}
         self._runner: Parcel | None = None
         if target is not None:
             check_belongs(self.facts, target, address)
@@ -96,21 +97,21 @@ class SshDevice(Device):
         }
         if facts.emulator:
             found["emulated"] = f"{facts.emulator}: times are not latencies"
-        for backend in ("litert", "onnxruntime"):
+        for backend in runtime_names():
             try:
-                library = self._library(backend)
+                library, parcels = self._library(backend)
             except DeviceError:
                 continue  # a job of this back end says why it cannot run
-            found[backend] = f"{_version(backend, facts.machine)} sha256:{library.sha256}"
+            found[backend] = f"{library.version} sha256:{parcels[-1].sha256}"
             if "pinned" not in found:
-                found["pinned"] = self._pinned(library)
+                found["pinned"] = self._pinned(parcels)
         return found
 
-    def _pinned(self, library: Parcel) -> str:
+    def _pinned(self, library: Sequence[Parcel]) -> str:
         """Whether one-thread runs really stay on one processor."""
         with self.exclusive(), work_folder("ssh") as folder:
             runner = self._the_runner()
-            self.bring([runner, library], folder)
+            self.bring([runner, *library], folder)
             started = probe(self._command(runner, library, 1), folder)
         return "yes, with one thread" if started.pinned else "no"
 
@@ -135,8 +136,8 @@ class SshDevice(Device):
         for backend, group in groupby(jobs, key=lambda job: job.backend):
             part = list(group)
             with self.exclusive(), work_folder("ssh") as folder:
-                runner, library = self._the_runner(), self._library(backend)
-                files = _BoardFiles(folder, self, [runner, library])
+                runner, (_, library) = self._the_runner(), self._library(backend)
+                files = _BoardFiles(folder, self, [runner, *library])
                 results = run_jobs(
                     self._command(runner, library, threads),
                     part,
@@ -176,7 +177,7 @@ class SshDevice(Device):
         who = f"{getpass.getuser()}@{platform.node()}, process {os.getpid()}"
         argv = self._board.keep_argv(who[:150], SILENCE_S)
         self._keeper = Keeper(argv, self.name, lost_status=LINK_STATUS)
-        self._board.sweep([self._the_runner(), *self._libraries.values()])
+        self._board.sweep([self._the_runner(), *self._library_parcels()])
 
     def _release(self) -> None:
         keeper, self._keeper = self._keeper, None
@@ -184,7 +185,7 @@ class SshDevice(Device):
             return
         try:
             if keeper.is_alive:
-                self._board.clean(self._sent - {p.sha256 for p in self._libraries.values()})
+                self._board.clean(self._sent - {p.sha256 for p in self._library_parcels()})
                 self._sent.clear()
         except DeviceError as error:
             # the next session removes the folder, and a month the objects
@@ -199,15 +200,21 @@ class SshDevice(Device):
             self._runner = parcel(path, is_program=True)
         return self._runner
 
-    def _library(self, backend: str) -> Parcel:
+    def _library(self, backend: str) -> tuple[Library, list[Parcel]]:
         if backend not in self._libraries:
-            path = runtime_library(backend, self.facts.machine, self.name)
-            check_libc(self.facts, path.read_bytes(), f"the {backend} library", self.name)
-            self._libraries[backend] = parcel(path)
+            library = library_for(backend, self.facts.machine, self.name, self._target_name)
+            for path in library.files:
+                check_libc(self.facts, path.read_bytes(), f"the {backend} library", self.name)
+            self._libraries[backend] = library, [parcel(path) for path in library.files]
         return self._libraries[backend]
 
-    def _command(self, runner: Parcel, library: Parcel, threads: int) -> RunnerCommand:
-        words = ["--library", library.name, "--threads", str(threads), "--kernels", self._kernels]
+    def _library_parcels(self) -> list[Parcel]:
+        return [p for _, parcels in self._libraries.values() for p in parcels]
+
+    def _command(self, runner: Parcel, library: Sequence[Parcel], threads: int) -> RunnerCommand:
+        *needed, last = library
+        words = [word for p in needed for word in ("--needed", p.name)]
+        words += ["--library", last.name, "--threads", str(threads), "--kernels", self._kernels]
         if threads == 1 and self.facts.processors:
             # one fixed processor; where there are two kinds the highest number is a fast one
             words += ["--cpu", str(self.facts.processors - 1)]
@@ -247,29 +254,3 @@ class _BoardFiles(Files):
         if path not in self._parcels:
             self._parcels[path] = parcel(path) if path.is_file() else Parcel(path, "0" * 64)
         return self._parcels[path]
-
-
-@cache
-def _version(backend: str, machine: str) -> str:
-    from importlib import metadata
-
-    if machine == platform.machine():
-        package = {"litert": "ai-edge-litert"}.get(backend, backend)
-        return metadata.version(package)
-    return next(r.version for r in RUNTIMES if r.backend == backend)
-
-
-def runtime_library(backend: str, machine: str, where: str) -> Path:
-    """The shared library of a back end for boards of a machine; ``SetupError`` without it."""
-    if machine == platform.machine():
-        return library_path(backend)
-    runtime = next((r for r in RUNTIMES if r.backend == backend), None)
-    if runtime is None or machine != "aarch64":
-        raise DeviceError(f"no {machine} library of the back end {backend}", where=where)
-    if not is_ready(runtime):
-        raise SetupError(
-            f"the aarch64 library of {runtime.requirement} is not prepared",
-            where=where,
-            hint="edgeofa setup --target rpi4",
-        )
-    return runtime.path

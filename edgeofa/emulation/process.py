@@ -38,7 +38,8 @@ from edgeofa.errors import DeviceError
 
 _START_TIMEOUT_S = 120.0
 _MAX_EVENTS_BYTES = 1 << 26
-_RUNNER, _LIBRARY, _EVENTS, _ERRORS = "edgeofa-runner", "runtime.so", "events", "errors"
+_RUNNER, _LIBRARY, _NEEDED = "edgeofa-runner", "runtime.so", "needed.so"
+_EVENTS, _ERRORS = "events", "errors"
 #: where ``setpriv`` is missing: prctl(PR_SET_PDEATHSIG, SIGKILL), then the program itself
 _DIE_TOO = (
     "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9); os.execv(sys.argv[1], sys.argv[1:])"
@@ -140,20 +141,26 @@ def emulate(
     group: ProcessGroup,
     *,
     job_timeout_s: float,
+    needed: Path | None = None,
 ) -> dict[int, JobEnd]:
     """Run ``jobs`` in one process in the new folder ``folder``; ends by the number of the job.
 
-    ``command`` is qemu's (see qemu.py), ``job_timeout_s`` the emulator's time for one job. Jobs
-    without an end are absent: the process was killed. Raises ``DeviceError`` when the runner could
-    not even load the runtime, or does not speak its protocol.
+    ``command`` is qemu's (see qemu.py), ``job_timeout_s`` the emulator's time for one job, and
+    ``needed`` the library that ``library`` stands on. Jobs without an end are absent: the process
+    was killed. Raises ``DeviceError`` when the runner could not even load the runtime, or does not
+    speak its protocol.
     """
     folder.mkdir(parents=True)
     # names of constant length: what the program keeps on its stack and heap must not move
     (folder / _RUNNER).symlink_to(runner)
     (folder / _LIBRARY).symlink_to(library)
+    if needed is not None:
+        (folder / _NEEDED).symlink_to(needed)
     files = Files(folder, seen_as=Path())
     job_file = write_jobs(jobs, range(len(jobs)), job_timeout_s, files)
     options = ["--library", f"./{_LIBRARY}", "--kernels", kernels, "--threads", "1", "--emulated"]
+    if needed is not None:
+        options += ["--needed", f"./{_NEEDED}"]
     limit_s = _START_TIMEOUT_S + job_timeout_s * len(jobs)
     status = group.run([*command, f"./{_RUNNER}", *options], folder, job_file, limit_s)
 

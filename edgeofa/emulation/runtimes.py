@@ -1,4 +1,7 @@
-"""The shipped aarch64 runtimes: one shared library out of each pinned wheel."""
+"""The shipped aarch64 runtimes: one shared library out of each pinned wheel.
+
+TVM's runtime stands on a second library, which comes in a wheel of its own.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgeofa.backends.tvm.installed import VERSIONS
 from edgeofa.errors import FileFormatError, SetupError
 from edgeofa.paths import cache_dir, write_atomic
 
@@ -20,7 +24,7 @@ _PLATFORMS = ("manylinux_2_28_aarch64", "manylinux_2_27_aarch64", "manylinux_2_1
 
 @dataclass(frozen=True)
 class Runtime:
-    """One pinned wheel and the library in it that the runner loads."""
+    """One pinned wheel and the library in it that the runner loads, after the ``needed`` one."""
 
     backend: str
     project: str
@@ -29,6 +33,7 @@ class Runtime:
     member: str
     library_bytes: int
     library_sha256: str
+    needed: Runtime | None = None
 
     @property
     def requirement(self) -> str:
@@ -60,11 +65,36 @@ RUNTIMES = (
         library_bytes=27_165_936,
         library_sha256="49852228a93995158b2a813d4df487d47a1b76b0eaa894507ef49e91b6d7954a",
     ),
+    Runtime(
+        backend="tvm",
+        project="apache-tvm",
+        version=VERSIONS["apache-tvm"],
+        wheel_sha256="4acfdb7653e4e1ba7a707bdf2833db72eb8fda7d04d99141f2a4e1da43171fb7",
+        member="tvm/lib/libtvm_runtime.so",
+        library_bytes=2_953_920,
+        library_sha256="ba06950fac134b8d71549111fad2c6605cd6f738061fe0482f217c37ccbdff05",
+        needed=Runtime(
+            backend="tvm",
+            project="apache-tvm-ffi",
+            version=VERSIONS["apache-tvm-ffi"],
+            wheel_sha256="c7a759781d4fbf2b99fa12f2741f250b882b06acc2747bb02831d491d1ac7d3c",
+            member="tvm_ffi/lib/libtvm_ffi.so",
+            library_bytes=2_232_416,
+            library_sha256="673d816bd962daddb55d8b0f8ae137e797500307951d0f721227731df0c13e24",
+        ),
+    ),
 )
 
 
+def runtime_of(backend: str) -> Runtime | None:
+    """The runtime of a back end; None where no aarch64 one is shipped."""
+    return next((r for r in RUNTIMES if r.backend == backend), None)
+
+
 def is_ready(runtime: Runtime) -> bool:
-    """The library is there and is the pinned one, to the last byte."""
+    """The library is there and is the pinned one, to the last byte; so is the one it needs."""
+    if runtime.needed is not None and not is_ready(runtime.needed):
+        return False
     path = runtime.path
     if not path.is_file() or path.stat().st_size != runtime.library_bytes:
         return False
@@ -72,11 +102,14 @@ def is_ready(runtime: Runtime) -> bool:
 
 
 def fetch(runtime: Runtime) -> None:
-    """Download the wheel with pip and keep its library; nothing else is left behind.
+    """Download the wheel with pip and keep its library; nothing else is left behind. A needed
+    library that is not there comes first.
 
     Raises ``SetupError`` when pip fails, ``FileFormatError`` when what came is not the pinned
     wheel.
     """
+    if runtime.needed is not None and not is_ready(runtime.needed):
+        fetch(runtime.needed)
     folder = runtime.path.parent
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".download-", dir=folder) as work:

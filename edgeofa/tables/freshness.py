@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from edgeofa.emulation.cortex_m import cortex_model
 from edgeofa.emulation.model import core_model
-from edgeofa.emulation.runtimes import RUNTIMES
+from edgeofa.emulation.runtimes import runtime_of
 from edgeofa.microcontroller import Microcontroller
 from edgeofa.tables.table import Header
 from edgeofa.targets import Target
@@ -30,7 +30,7 @@ def staleness(header: Header, target: Target) -> str | None:
             f"made with other constants of the latency model ({header.device['latency_model']}, "
             f"now {model})"
         )
-    runtime = next((r for r in RUNTIMES if r.backend == header.backend), None)
+    runtime = runtime_of(header.backend)
     if runtime is None:
         return None
     made, now = (

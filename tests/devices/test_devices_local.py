@@ -16,9 +16,10 @@ from sample_graphs import CASES, float_graph, images, int8_graph
 
 from edgeofa.backends.layout import from_runtime, to_runtime
 from edgeofa.backends.registry import get_backend
-from edgeofa.devices import local
+from edgeofa.devices import libraries
 from edgeofa.devices.base import Failure, Job, Measurement
-from edgeofa.devices.local import LocalDevice, library_path
+from edgeofa.devices.libraries import installed_library
+from edgeofa.devices.local import LocalDevice
 from edgeofa.errors import SetupError, UsageError
 from edgeofa.graph import reference
 from edgeofa.graph.ir import Graph
@@ -242,12 +243,14 @@ def test_a_runtime_that_is_not_there_names_the_command(monkeypatch, tmp_path) ->
     (other / "__init__.py").touch()
     (other / "libLiteRt.so").touch()
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(local, "_package_folder", lambda m: other if m == other.name else Path())
+    monkeypatch.setattr(
+        libraries, "_package_folder", lambda m: other if m == other.name else Path()
+    )
     with pytest.raises(SetupError, match="pip install ai-edge-litert"):
-        library_path("litert")
-    assert not set(LocalDevice().identity()) & {"litert", "pinned"}
+        installed_library("litert")
+    assert not set(LocalDevice().identity()) & {"litert", "tvm", "pinned"}
 
 
 def test_an_unknown_runtime_is_named() -> None:
-    with pytest.raises(UsageError, match="tvm"):
-        library_path("tvm")
+    with pytest.raises(UsageError, match="firmware"):
+        installed_library("firmware")

@@ -29,7 +29,7 @@ from edgeofa.targets import load_target
 from edgeofa.workfolder import work_folder
 
 TARGET = load_target("rpi4")
-MISSING = [r.name for r in requirements(TARGET) if r.found is None]
+MISSING = [r.name for r in requirements(TARGET) if r.is_missing]
 pytestmark = [
     pytest.mark.emulated,
     pytest.mark.device,
@@ -211,7 +211,7 @@ def test_wrong_uses_are_refused(device: QemuUserDevice, folder: Path) -> None:
     with pytest.raises(UsageError, match="5 threads"):
         device.run([job], threads=5)
     with pytest.raises(DeviceError, match="no aarch64 runtime"):
-        device.run([Job(job.path, "tvm")])
+        device.run([Job(job.path, "firmware")])
     with pytest.raises(UsageError, match="cannot be emulated"):
         QemuUserDevice(load_target("host"))
 

@@ -27,7 +27,8 @@ from edgeofa.backends.registry import get_backend
 from edgeofa.devices import configure, ssh, ssh_link
 from edgeofa.devices.base import Failure, Job, Measurement
 from edgeofa.devices.draft import new_target, probe
-from edgeofa.devices.local import LocalDevice, library_path
+from edgeofa.devices.libraries import installed_library
+from edgeofa.devices.local import LocalDevice
 from edgeofa.devices.registry import device_for
 from edgeofa.devices.store import find_device
 from edgeofa.errors import DeviceError, LinkLost, UsageError
@@ -204,7 +205,7 @@ def test_nothing_is_sent_twice_in_a_session_and_what_was_changed_is_sent_again(
         before = there.stat().st_ino
         device.run([Job(model, "litert")])
         assert there.stat().st_ino == before
-    library = plain.objects / digest(library_path("litert"))
+    library = plain.objects / digest(installed_library("litert").path)
     with library.open("r+b") as file:
         file.write(b"poisoned")
     (outcome,) = device.run([Job(model, "litert")])

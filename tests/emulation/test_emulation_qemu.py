@@ -14,7 +14,7 @@ from edgeofa.setup import requirements
 from edgeofa.targets import load_target
 
 TARGET = load_target("rpi4")
-MISSING = [r.name for r in requirements(TARGET) if r.found is None]
+MISSING = [r.name for r in requirements(TARGET) if r.is_missing]
 pytestmark = [
     pytest.mark.emulated,
     pytest.mark.skipif(bool(MISSING), reason=f"edgeofa doctor: missing {', '.join(MISSING)}"),

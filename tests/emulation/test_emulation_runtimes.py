@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeofa.emulation.runtimes import RUNTIMES, Runtime, extract, fetch, is_ready
+from edgeofa.emulation.runtimes import RUNTIMES, Runtime, extract, fetch, is_ready, runtime_of
 from edgeofa.errors import FileFormatError, SetupError
 
 LIBRARY = b"\x7fELF" + bytes(range(256)) * 8
@@ -131,6 +131,6 @@ def test_pip_brings_a_wheel_and_its_digest_decides(
 
 
 def test_the_pins_are_whole() -> None:
-    assert {runtime.backend for runtime in RUNTIMES} == {"litert", "onnxruntime"}
-    for runtime in RUNTIMES:
+    assert {runtime.backend for runtime in RUNTIMES} == {"litert", "onnxruntime", "tvm"}
+    for runtime in (*RUNTIMES, runtime_of("tvm").needed):
         assert len(runtime.wheel_sha256) == len(runtime.library_sha256) == 64

@@ -1,8 +1,10 @@
-/* edgeofa-runner: runs models through libLiteRt.so or libonnxruntime.so and reports their times.
+/* edgeofa-runner: runs models through a runtime's shared library and reports their times.
  *
- *   edgeofa-runner --library PATH [--threads N] [--kernels delegate|builtin] [--cpu N] [--emulated]
- *                  [--lease FILE] [--silence SECONDS] [--root DIR]
+ *   edgeofa-runner [--needed PATH] --library PATH [--threads N] [--kernels delegate|builtin]
+ *                  [--cpu N] [--emulated] [--lease FILE] [--silence SECONDS] [--root DIR]
  *
+ * The library is libLiteRt.so, libonnxruntime.so or libtvm_runtime.so; the last needs another one,
+ * libtvm_ffi.so, which lies elsewhere and is loaded before it.
  * FILE is locked (shared) as long as a job may run, so that nobody else begins to measure before;
  * DIR is where the device's state is read, in tests. When nobody reads the results any more, or
  * the other end takes more than SECONDS to give a job or to take a result (a link that froze does
@@ -51,10 +53,10 @@
 enum { PROTOCOL = 2, LOG_BYTES = 1024 };
 enum { EXIT_USAGE = 2, EXIT_OUTPUT = 4 };
 
-static const struct runtime *const runtimes[] = {&litert_runtime, &onnx_runtime};
+static const struct runtime *const runtimes[] = {&litert_runtime, &onnx_runtime, &tvm_runtime};
 
 struct settings {
-  const char *library;
+  const char *library, *needed;
   struct runtime_options runtime;
   struct measure_options measure;
   int pin; /* processor to run on, -1 for any */
@@ -154,6 +156,8 @@ static int parse(int argc, char **argv, struct settings *settings) {
     if (++i == argc) return fault("%s: unknown, or without its value", name);
     if (!strcmp(name, "--library")) {
       settings->library = argv[i];
+    } else if (!strcmp(name, "--needed")) {
+      settings->needed = argv[i];
     } else if (!strcmp(name, "--kernels")) {
       settings->runtime.kernels = argv[i];
       if (strcmp(argv[i], "delegate") && strcmp(argv[i], "builtin"))
@@ -312,7 +316,7 @@ static int run_job(const struct runtime *runtime, void *library, const struct se
 
 int main(int argc, char **argv) {
   static struct job job;
-  struct settings settings = {NULL, {1, "delegate"}, {0, 0}, -1};
+  struct settings settings = {NULL, NULL, {1, "delegate"}, {0, 0}, -1};
   signal(SIGPIPE, SIG_IGN); /* a reader that went away is a write error */
   signal(SIGALRM, give_up);
   results = fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 10);
@@ -322,12 +326,14 @@ int main(int argc, char **argv) {
   }
   if (parse(argc, argv, &settings)) return fatal();
 
+  if (settings.needed && !dlopen(settings.needed, RTLD_NOW | RTLD_GLOBAL))
+    return fault("%s", dlerror()), fatal();
   void *library = dlopen(settings.library, RTLD_NOW | RTLD_GLOBAL);
   if (!library) return fault("%s", dlerror()), fatal();
   const struct runtime *runtime = NULL;
   for (size_t i = 0; i < sizeof runtimes / sizeof *runtimes; i++)
     if (dlsym(library, runtimes[i]->probe)) runtime = runtimes[i];
-  if (!runtime) return fault("%s is neither LiteRT nor onnxruntime", settings.library), fatal();
+  if (!runtime) return fault("%s is neither LiteRT, onnxruntime nor TVM's runtime", settings.library), fatal();
 
   int pinned = settings.pin >= 0 && pin(settings.pin);
   if (pinned) settings.measure.cpu = settings.pin;

@@ -1,4 +1,4 @@
-/* One inference runtime behind a few calls; see runtime_litert.c and runtime_onnx.c.
+/* One inference runtime behind a few calls; see runtime_litert.c, runtime_onnx.c, runtime_tvm.c.
  *
  * Every call that can fail returns 0, or -1 after fault(). A process loads one model and exits, so
  * that nothing is ever unloaded. */
@@ -44,4 +44,4 @@ struct runtime {
   int (*unmap)(struct tensor *tensor);
 };
 
-extern const struct runtime litert_runtime, onnx_runtime;
+extern const struct runtime litert_runtime, onnx_runtime, tvm_runtime;
