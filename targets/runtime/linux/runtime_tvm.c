@@ -18,6 +18,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "fault.h"
@@ -114,20 +115,42 @@ static int init(void *library, const struct runtime_options *options) {
   return 0;
 }
 
+/* Whether all that the loader is going to map is in the file: it crashes where something is not. */
+static int check_whole(int descriptor, const Elf64_Ehdr *header) {
+  struct stat file;
+  Elf64_Phdr part;
+  if (fstat(descriptor, &file)) return fault("cannot look at the model: %s", strerror(errno));
+  if (header->e_phentsize != sizeof part) return fault("an ELF file of an unknown form");
+  for (unsigned i = 0; i < header->e_phnum; i++) {
+    off_t place = (off_t)(header->e_phoff + i * sizeof part);
+    if (pread(descriptor, &part, sizeof part, place) != (ssize_t)sizeof part)
+      return fault("the library was cut short");
+    if (part.p_type == PT_LOAD && (part.p_offset > (uint64_t)file.st_size ||
+                                   part.p_filesz > (uint64_t)file.st_size - part.p_offset))
+      return fault("the library was cut short");
+  }
+  return 0;
+}
+
 /* The loader's own words for a file of another machine are "cannot open shared object file". */
-static int check_file(const char *path) {
+static int check_header(int descriptor) {
   Elf64_Ehdr header;
-  int descriptor = open(path, O_RDONLY | O_CLOEXEC);
-  if (descriptor < 0) return fault("cannot open the model: %s", strerror(errno));
-  ssize_t got = pread(descriptor, &header, sizeof header, 0);
-  close(descriptor);
-  if (got != (ssize_t)sizeof header || memcmp(header.e_ident, ELFMAG, SELFMAG))
+  if (pread(descriptor, &header, sizeof header, 0) != (ssize_t)sizeof header ||
+      memcmp(header.e_ident, ELFMAG, SELFMAG))
     return fault("not a shared library (no ELF header)");
   if (header.e_ident[EI_CLASS] != ELFCLASS64 || header.e_machine != OWN_MACHINE)
     return fault("a library for another processor (ELF machine %u; this one is %d)",
                  (unsigned)header.e_machine, (int)OWN_MACHINE);
   if (header.e_type != ET_DYN) return fault("an ELF file, but not a shared library");
-  return 0;
+  return check_whole(descriptor, &header);
+}
+
+static int check_file(const char *path) {
+  int descriptor = open(path, O_RDONLY | O_CLOEXEC);
+  if (descriptor < 0) return fault("cannot open the model: %s", strerror(errno));
+  int status = check_header(descriptor);
+  close(descriptor);
+  return status;
 }
 
 /* "float32 1 224 224 3", up to the end of the line. */
