@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 import struct
 from pathlib import Path
 
+from edgeofa.backends.tvm.interface import read_interface
 from edgeofa.errors import FileFormatError
 
 #: what onnxruntime folds into its neighbours, cancels, or computes without touching data
@@ -27,9 +27,9 @@ _ONNX_FOLDED = frozenset(
 def count_operators(path: Path, backend: str) -> int:
     """Operators of an artifact that are work of their own (no padding, which the convolution after
     it absorbs); ``FileFormatError`` when it is not a file of that back end."""
-    content = path.read_bytes()
     if backend == "tvm":
-        return _tvm(content, path)
+        return read_interface(path).operators
+    content = path.read_bytes()
     return _onnx(content, path) if backend == "onnxruntime" else _tflite(content, path)
 
 
@@ -42,14 +42,6 @@ def _onnx(content: bytes, path: Path) -> int:
     except DecodeError as error:
         raise FileFormatError(f"not an ONNX file: {error}", where=path) from error
     return sum(node.op_type not in _ONNX_FOLDED for node in nodes)
-
-
-def _tvm(content: bytes, path: Path) -> int:
-    """The line in the text by which such a library tells what it is, see runtime_tvm.c."""
-    found = re.search(rb"edgeofa-tvm 1\n[ -~\n]{0,4000}?\noperators ([0-9]{1,6})\n", content)
-    if found is None:
-        raise FileFormatError("not a library of edgeofa's TVM back end", where=path)
-    return int(found[1])
 
 
 def _tflite(content: bytes, path: Path) -> int:
