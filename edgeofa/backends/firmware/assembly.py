@@ -22,7 +22,7 @@ RETURN = "pop {r4-r11, pc}"
 #: bytes that ``SAVED`` occupies, after which the fifth argument lies
 SAVED_BYTES = 36
 #: words of a channel's constants, before a depthwise channel's weights
-_CONSTANTS = 3
+CONSTANTS = 3
 
 
 def add(register: str, source: str, value: int, spare: str) -> list[str]:
@@ -199,7 +199,7 @@ def _schedule(shape: DepthwiseShape, sums: Sequence[str], registers: Sequence[st
         kind, row, word = token
         if kind == "x":
             return f"ldr {register}, [r0, #{4 * (row * shape.pitch + word)}]"
-        return f"ldr {register}, [r1, #{4 * (_CONSTANTS + row * per_row + word)}]"
+        return f"ldr {register}, [r1, #{4 * (CONSTANTS + row * per_row + word)}]"
 
     lines: list[str] = []
     resident: dict[tuple[str, int, int], str] = {}
@@ -293,6 +293,15 @@ def dense_kernel(shape: DenseShape) -> list[str]:
             lines += [f"smlad {even}, {x}, {t}, {even}", f"smlad {odd}, {x}, {w}, {odd}"]
     lines += [*add("r0", "r0", 4 * shape.chunk, x), *add("r1", "r1", 8 * shape.chunk, x)]
     lines += [f"ldr {x}, [sp, #8]", f"cmp r0, {x}", "bne 2b"]
+    lines += dense_finish(shape, sums, (a, b, "r12"))
+    lines += [f"ldr {a}, [sp, #4]", f"subs {a}, {a}, #1"]
+    return [*lines, f"str {a}, [sp, #4]", "bne 1b", "add sp, sp, #12", RETURN]
+
+
+def dense_finish(shape: DenseShape, sums: Sequence[str], spare: tuple[str, str, str]) -> list[str]:
+    """Write four outputs' sums, whose constants r2 points at, to r3; both move on."""
+    a, b, zero = spare
+    lines: list[str] = []
     if shape.merged:
         for i in (1, 3):
             lines += [f"ldr {a}, [r2, #{12 * i}]", f"sub {sums[i]}, {sums[i]}, {sums[i - 1]}"]
@@ -301,10 +310,9 @@ def dense_kernel(shape: DenseShape) -> list[str]:
         lines += [f"str {s}, [r3, #{4 * i}]" for i, s in enumerate(sums)]
         lines += ["add r3, r3, #16"]
     else:
-        lines += constant("r12", shape.output.zero_point)
+        lines += constant(zero, shape.output.zero_point)
         for i, s in enumerate(sums):
             lines += [f"ldr {a}, [r2, #{12 * i + 4}]", f"ldr {b}, [r2, #{12 * i + 8}]"]
-            lines += [*finish(shape.output, [s], a, b, "r12"), f"strb {s}, [r3, #{i}]"]
+            lines += [*finish(shape.output, [s], a, b, zero), f"strb {s}, [r3, #{i}]"]
         lines += ["add r3, r3, #4"]
-    lines += ["add r2, r2, #48", f"ldr {a}, [sp, #4]", f"subs {a}, {a}, #1"]
-    return [*lines, f"str {a}, [sp, #4]", "bne 1b", "add sp, sp, #12", RETURN]
+    return [*lines, "add r2, r2, #48"]

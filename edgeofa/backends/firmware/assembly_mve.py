@@ -21,7 +21,7 @@ _POINTERS = ("r1", "r3", "r5", "r7")
 _FRAME, _VECTORS = 24, 64
 
 
-def _signed(register: str, value: int, spare: str) -> list[str]:
+def signed(register: str, value: int, spare: str) -> list[str]:
     """``register += value``, which may be negative."""
     if -4096 < value < 0:
         return [f"subw {register}, {register}, #{-value}"]
@@ -120,7 +120,7 @@ def _loops(shape: ConvShape, groups: int) -> list[str]:
         if abs(gap) >= 4096:
             lines += ["str r11, [sp, #20]"]
         for p in range(shape.pixels):
-            lines += _signed(_POINTERS[p], gap, "r11")
+            lines += signed(_POINTERS[p], gap, "r11")
         if abs(gap) >= 4096:
             lines += ["ldr r11, [sp, #20]"]
         lines += ["subs r11, r11, #1", "bne 2b"]

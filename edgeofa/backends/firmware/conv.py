@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from math import ceil
+from math import ceil, prod
 
 from edgeofa.backends.firmware.assembly_mve import VECTOR_WORDS
 from edgeofa.backends.firmware.layer import Constant, Field, Kernel, Layer
@@ -36,6 +36,12 @@ from edgeofa.graph.reference import quantization
 _OVERHEAD = 0.015
 #: cycles to fetch and widen a weight, and of a product in an inner loop
 _WEIGHT_CYCLES, _PRODUCT_CYCLES = 2.2, 1.1
+#: of a product where a block has one, two or three outputs left, relative to a whole block's four
+_REST_CYCLES = (0.0, 1.5, 1.12, 1.0)
+#: around a call of an inner loop, and widening's own
+_CALL_CYCLES = 30
+#: a band is long enough when the layer takes at most this much more than with any longer one
+_ENOUGH = 1.05
 #: pairs of channels whose weights are widened together, and what they may take: each time, the code
 #: that widens and the loops are fetched from flash again
 _MOST_PAIRS, _PAIRS_BYTES = 8, 4096
@@ -180,6 +186,33 @@ def _run(conv: _Conv, upright: bool) -> tuple[int, int]:
     return conv.step, cout
 
 
+def _cycles(conv: _Conv, band: int) -> float:
+    """About what the layer takes for each output channel, in passes of ``band`` rows."""
+    taps = prod(conv.weight_shape[1:])
+
+    def run(outputs: int) -> float:
+        whole, rest = divmod(outputs, LANES)
+        products = taps * _PRODUCT_CYCLES * (LANES * whole + rest * _REST_CYCLES[rest])
+        return products + _CALL_CYCLES * ((whole > 0) + (rest > 0))
+
+    passes, last = divmod(conv.outputs, band)
+    widening = (passes + (last > 0)) * (taps * _WEIGHT_CYCLES + _CALL_CYCLES)
+    if conv.pointwise:
+        return widening + passes * run(band) + run(last)
+    return widening + conv.outputs * run(conv.row)
+
+
+def _enough(conv: _Conv, most: int) -> int:
+    """The shortest band up to ``most`` that is about as fast as any.
+
+    A layer gets its scratch memory whatever the network around it takes: a block that is profiled
+    alone, with few activations, has to cost what it costs in a large network.
+    """
+    cycles = {band: _cycles(conv, band) for band in range(1, most + 1)}
+    limit = _ENOUGH * min(cycles.values())
+    return min(band for band, spent in cycles.items() if spent <= limit)
+
+
 def _cut(conv: _Conv, limit: int, strict: bool) -> _Passes:
     """The passes that scratch memory of ``limit`` bytes allows."""
     most_pairs = -(-conv.channels[1] // 2)
@@ -187,10 +220,11 @@ def _cut(conv: _Conv, limit: int, strict: bool) -> _Passes:
     few = min(_FEW_PAIRS, most_pairs)
     if strict or 4 * conv.weight_words(few) > _FEW_PAIRS_BYTES:
         few = 1
-    if not strict:
-        limit = max(limit, ALWAYS_BYTES)
     wanted = ceil(_WEIGHT_CYCLES / (_OVERHEAD * _PRODUCT_CYCLES * conv.row))
-    band = largest_band(limit, min(conv.outputs, wanted), lambda n: conv.scratch(n, few))
+    most = min(conv.outputs, wanted)
+    if not strict:
+        limit = max(limit, ALWAYS_BYTES, conv.scratch(_enough(conv, most), few))
+    band = largest_band(limit, most, lambda n: conv.scratch(n, few))
     upright = (
         not conv.pointwise
         and conv.scratch(conv.outputs, 1) <= limit

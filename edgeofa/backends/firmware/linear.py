@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from edgeofa.backends.firmware.assembly_mve_simple import OVERREAD_BYTES
 from edgeofa.backends.firmware.layer import Constant, Field, Layer
 from edgeofa.backends.firmware.packing import (
     dense_words,
@@ -87,7 +88,8 @@ def lower_depthwise(graph: Graph, op: Op, limit: int, *, strict: bool) -> Layer:
         return ((band - 1) * down + kernel_height) * pitch
 
     def scratch(band: int) -> int:
-        return 4 * (LANES * plane(band) + (band * out_width if requant.raw else 0))
+        sums = band * out_width if requant.raw else 0
+        return 4 * (LANES * plane(band) + sums) + OVERREAD_BYTES
 
     if not strict:
         limit = max(limit, ALWAYS_BYTES)

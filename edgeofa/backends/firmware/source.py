@@ -17,6 +17,7 @@ from edgeofa.backends.firmware.assembly import (
     depthwise_words,
 )
 from edgeofa.backends.firmware.assembly_mve import conv_kernel_mve
+from edgeofa.backends.firmware.assembly_mve_simple import dense_kernel_mve, depthwise_kernel_mve
 from edgeofa.backends.firmware.assembly_simple import add_kernel, split_kernel
 from edgeofa.backends.firmware.layer import Constant, Field, Kernel, Layer
 from edgeofa.backends.firmware.network import Network
@@ -106,6 +107,17 @@ def _assembly(kernel: Kernel) -> list[str] | None:
     return lines if max(offsets) <= _REACH_BYTES else None
 
 
+def _vectors(kernel: Kernel) -> list[str] | None:
+    """The inner loop by vectors, where there is one."""
+    if isinstance(kernel, ConvShape):
+        return conv_kernel_mve(kernel)
+    if isinstance(kernel, DepthwiseShape):
+        return depthwise_kernel_mve(kernel)
+    if isinstance(kernel, DenseShape):
+        return dense_kernel_mve(kernel)
+    return None
+
+
 def _portable_shape(kernel: ConvShape | DepthwiseShape | DenseShape) -> list[str]:
     """The plain-C description of an inner loop, as the local constant ``shape``."""
     kind = _NAMES[type(kernel).__name__]
@@ -154,9 +166,10 @@ def _kernel(name: str, kernel: Kernel) -> list[str]:
     head = f"static void {name}({', '.join(parameters)})"
     tiles = isinstance(kernel, (TileInputShape, TileOutputShape, TileWeightShape))
     levels = ["#ifdef EDGEOFA_TILES" if tiles else "#ifdef EDGEOFA_DSP", *_naked(head, lines)]
-    if isinstance(kernel, ConvShape):
-        vectors = _naked(head, conv_kernel_mve(kernel))
-        levels = ["#if defined(EDGEOFA_MVE)", *vectors, "#elif defined(EDGEOFA_DSP)", *levels[1:]]
+    vectors = _vectors(kernel)
+    if vectors is not None:
+        own = _naked(head, vectors)
+        levels = ["#if defined(EDGEOFA_MVE)", *own, "#elif defined(EDGEOFA_DSP)", *levels[1:]]
     return [*levels, "#else", *portable, "#endif", ""]
 
 
