@@ -7,13 +7,15 @@ divides it out of its weights, where it costs nothing.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
 
 from edgeofa.errors import UsageError
-from edgeofa.graph.ir import Activation, Array, Graph, Op, Tensor
-from edgeofa.graph.ops import RULES, output_shape, validate
+from edgeofa.graph.ir import Activation, Array, Graph, Op, Quantization, Tensor
+from edgeofa.graph.ops import RULES, channel_axis, output_shape, validate
 
 #: operators through which a positive factor on the input passes to the output
 _HOMOGENEOUS = frozenset({"mean", "average_pool2d", "max_pool2d", "pad"})
@@ -51,10 +53,28 @@ class GainBuilder:
         self._ops[self._producer[value.tensor]] = op
         return value
 
-    def build(self, output: Value) -> Graph:
-        """The finished graph, validated."""
+    def build(
+        self, output: Value, stored: Mapping[int, Quantization] = MappingProxyType({})
+    ) -> Graph:
+        """The finished graph, validated; ``stored`` quantises tensors of an int8 graph."""
         final = self.normal(output)
-        return validate(Graph(self.name, tuple(self._tensors), tuple(self._ops), 0, final.tensor))
+        tensors = tuple(replace(t, quantization=stored.get(n)) for n, t in enumerate(self._tensors))
+        return validate(Graph(self.name, tensors, tuple(self._ops), 0, final.tensor))
+
+    def scale_producer(self, value: Value, scale: Array | float, offset: Array | float) -> Value:
+        """``scale * value + offset`` per channel inside the linear operator that wrote ``value``,
+        which must be its only reader's."""
+        op = self._ops[self._producer[value.tensor]]
+        weight, bias = op.linear
+        factor = np.broadcast_to(scale / np.float64(value.gain), bias.shape)
+        shape = [1] * weight.ndim
+        shape[channel_axis(op)] = -1
+        amended = replace(
+            op,
+            weight=(weight * factor.reshape(shape)).astype(np.float32),
+            bias=(bias * factor + offset).astype(np.float32),
+        )
+        return self.amend(Value(value.tensor), amended)
 
     def _emit(self, op: Op, inputs: list[Value], gain: float) -> Value:
         op = replace(op, inputs=tuple(v.tensor for v in inputs), output=len(self._tensors))

@@ -55,6 +55,18 @@ def symmetric_pads(kernel: Pair) -> Pads:
     return vertical, vertical, horizontal, horizontal
 
 
+def rounded_up_pad(size: int, kernel: int, stride: int) -> int:
+    """Pixels that the last window reaches beyond ``size``, if outputs are rounded up.
+
+    A window that would start outside does not count. Pooling leaves the missing pixels out, in
+    torch and ONNX as in the graph.
+    """
+    count = -(-(size - kernel) // stride) + 1
+    if (count - 1) * stride >= size:
+        count -= 1
+    return max((count - 1) * stride + kernel - size, 0)
+
+
 def window_size(op: Op) -> Pair:
     """Height and width of the window that a convolution or a pool moves over its input."""
     if op.weight is None:

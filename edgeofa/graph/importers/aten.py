@@ -12,6 +12,7 @@ from edgeofa.graph.gains import Value
 from edgeofa.graph.importers.arguments import Arguments, is_scalar, pair, place_of, square
 from edgeofa.graph.importers.translator import NO_PADS, Handler, Translator
 from edgeofa.graph.ir import Array, Op, OpKind, Pads
+from edgeofa.graph.ops import rounded_up_pad
 
 
 def _convolution(im: Translator, node: fx.Node, a: Arguments) -> Value:
@@ -197,7 +198,7 @@ def _pool(im: Translator, node: fx.Node, a: Arguments) -> Value:
         if padding:
             raise im.unsupported(node, "padding and rounding up together")
         _, height, width, _ = im.builder.shape(value)
-        pads = (0, _rest(height, kernel, stride), 0, _rest(width, kernel, stride))
+        pads = (0, rounded_up_pad(height, kernel, stride), 0, rounded_up_pad(width, kernel, stride))
     name = place_of(node, im.name)
     maximum = a.name == "max_pool2d"
     if padding and not maximum and a.get("count_include_pad", True):
@@ -209,18 +210,6 @@ def _pool(im: Translator, node: fx.Node, a: Arguments) -> Value:
         Op(kind, name, (), 0, stride=(stride, stride), pads=pads, kernel=(kernel, kernel)),
         [value],
     )
-
-
-def _rest(size: int, kernel: int, stride: int) -> int:
-    """Rows that the last window reaches beyond ``size``, if outputs are rounded up.
-
-    A window that would start outside does not count. Pooling leaves the missing rows out, in torch
-    as in the graph.
-    """
-    count = -(-(size - kernel) // stride) + 1
-    if (count - 1) * stride >= size:
-        count -= 1
-    return max((count - 1) * stride + kernel - size, 0)
 
 
 def _reshape(im: Translator, node: fx.Node, a: Arguments) -> Value:

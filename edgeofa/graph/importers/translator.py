@@ -138,16 +138,7 @@ class Translator:
         if op is None:
             place = place_of(node, self.name)
             return self.builder.affine(self.value(source), place, scale, offset)
-        weight, bias = op.linear
-        factor = np.broadcast_to(scale / value.gain, bias.shape)
-        shape = [1] * weight.ndim
-        shape[3 if op.kind == "depthwise_conv2d" else 0] = -1
-        amended = replace(
-            op,
-            weight=(weight * factor.reshape(shape)).astype(np.float32),
-            bias=(bias * factor + offset).astype(np.float32),
-        )
-        return self.builder.amend(Value(value.tensor), amended)
+        return self.builder.scale_producer(value, scale, offset)
 
     def activate(self, node: fx.Node, source: fx.Node, activation: Activation) -> Value:
         value = self.values[source]
