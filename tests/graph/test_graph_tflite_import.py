@@ -1,10 +1,11 @@
-"""int8 .tflite files: what the writer wrote comes back; foreign and damaged ones are refused.
+""".tflite files: what the writer wrote comes back; foreign and damaged ones are refused.
 
 About 10 s.
 """
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from tflite_micro_oracle import tflite_micro_tensors
 from edgeofa.backends.litert import LiteRtBackend
 from edgeofa.errors import FileFormatError, UnsupportedOperator, UsageError
 from edgeofa.graph.importers.tflite import import_tflite
-from edgeofa.graph.ir import Graph
+from edgeofa.graph.ir import Array, Graph
 from edgeofa.graph.ops import macs
 from edgeofa.graph.quantize import quantize_with
 from edgeofa.graph.reference import quantization, quantize_array, run, trace
@@ -76,9 +77,107 @@ def test_foreign_models_compute_what_tflite_micro_does(name: str, count: int) ->
     assert all((ours[n].ravel() == theirs[n].ravel()).all() for n in ours)
 
 
-def test_a_float_model_is_refused() -> None:
-    with pytest.raises(UnsupportedOperator, match="int8"):
-        import_tflite(written(sample_graphs.float_graph("conv_same")))
+def by_litert(content: bytes, x: Array) -> Array:
+    """Outputs in LiteRT's reference kernels, image by image."""
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    interpreter = Interpreter(
+        model_content=content,
+        experimental_op_resolver_type=OpResolverType.BUILTIN_REF,
+    )
+    interpreter.allocate_tensors()
+    (source,), (sink,) = interpreter.get_input_details(), interpreter.get_output_details()
+    found = []
+    for image in x:
+        interpreter.set_tensor(source["index"], image[np.newaxis])
+        interpreter.invoke()
+        found.append(interpreter.get_tensor(sink["index"]).ravel())
+    return np.array(found)
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(graphs(), st.integers(0, 1000))
+def test_float_graphs_come_back(graph: Graph, seed: int) -> None:
+    try:
+        content = written(graph)
+    except UnsupportedOperator:
+        assume(False)
+    back = import_tflite(content)
+    assert back.precision == "float32"
+    x = images(graph, 2, seed)
+    np.testing.assert_array_equal(run(graph, x).ravel(), run(back, x).ravel())
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "limit"),
+    # the first has int8 weights and LiteRT quantises its activations too, on the way
+    [("kws_ref_model_float32", 2_656_768, 0.1), ("pretrainedResnet", 12_501_632, 1e-4)],
+)
+def test_foreign_float_models(name: str, count: int, limit: float) -> None:
+    path = material(f"mlperf_tiny/{name}.tflite")
+    graph = import_tflite(path)
+    assert (graph.precision, macs(graph)) == ("float32", count)
+    scale = 255 if name == "pretrainedResnet" else 1
+    x = np.random.default_rng(0).random((3, *graph.input_tensor.shape[1:])).astype(np.float32)
+    expected = by_litert(path.read_bytes(), scale * x)
+    np.testing.assert_allclose(
+        run(graph, scale * x).reshape(3, -1), expected, atol=limit * np.abs(expected).max()
+    )
+
+
+def with_relu(content: bytes, scale: float) -> bytes:
+    """The model with a RELU of its own at its end, whose output has ``scale`` times the scale."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    from edgeofa.backends.litert import pack_model
+
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
+    (body,) = model.subgraphs
+    old = body.tensors[body.outputs[0]]
+    new = copy.deepcopy(old)
+    new.name = b"activated"
+    if old.quantization is not None and old.quantization.scale is not None:
+        new.quantization.scale = [np.float32(old.quantization.scale[0] * scale)]
+    code = schema.OperatorCodeT()
+    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.RELU
+    code.version = 2 if old.type == schema.TensorType.INT8 else 1
+    operator = schema.OperatorT()
+    operator.opcodeIndex = len(model.operatorCodes)
+    operator.inputs, operator.outputs = [body.outputs[0]], [len(body.tensors)]
+    model.operatorCodes.append(code)
+    body.tensors.append(new)
+    body.operators.append(operator)
+    body.outputs = operator.outputs
+    model.signatureDefs = None
+    return pack_model(model)
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.7])
+def test_a_relu_by_itself(scale: float) -> None:
+    graph = sample_graphs.int8_graph("conv_valid")
+    content = with_relu(written(graph), scale)
+    back = import_tflite(content)
+    # put into the convolution where both are quantised alike
+    assert len(back.ops) == (1 if scale == 1 else 2)
+    x = quantize_array(images(graph, 4, 3) * 2, quantization(graph, graph.input))
+    np.testing.assert_array_equal(run(back, x).reshape(4, -1), by_litert(content, x))
+    plain = with_relu(written(sample_graphs.float_graph("conv_valid")), scale)
+    x = images(graph, 4, 3)
+    np.testing.assert_allclose(
+        run(import_tflite(plain), x).reshape(4, -1), by_litert(plain, x), atol=1e-5
+    )
+
+
+def test_int8_and_float32_do_not_mix() -> None:
+    from ai_edge_litert import schema_py_generated as schema
+
+    content = bytearray(written(sample_graphs.int8_graph("dense_after_mean")))
+    subgraph = schema.Model.GetRootAs(content, 0).Subgraphs(0)
+    middle = subgraph.Tensors(subgraph.Operators(0).Outputs(0))
+    place = middle._tab.Pos + middle._tab.Offset(6)
+    content[place] = schema.TensorType.FLOAT32
+    with pytest.raises(UnsupportedOperator, match="int8 and float32"):
+        import_tflite(bytes(content))
 
 
 def test_an_unknown_operator_is_named_with_its_index() -> None:
@@ -95,6 +194,7 @@ def test_an_unknown_operator_is_named_with_its_index() -> None:
     with pytest.raises(UnsupportedOperator, match="operator 0, COS") as caught:
         import_tflite(bytes(content))
     assert "0.cos" in str(caught.value.where)
+    assert "supported are" in str(caught.value.hint)
 
 
 def test_no_tflite_file_is_refused(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from edgeofa.errors import FileFormatError, UnsupportedOperator, UsageError
 from edgeofa.graph.gains import GainBuilder, Value
 from edgeofa.graph.importers.nearest import nearest_form
 from edgeofa.graph.importers.onnx_file import Node, OnnxFile, shown
+from edgeofa.graph.importers.pieces import channel_ones
 from edgeofa.graph.ir import Activation, Array, Graph, Op, Quantization, Tensor
 from edgeofa.graph.ops import FUSABLE, RULES
 from edgeofa.graph.rewrites import fold_pads
@@ -311,16 +312,8 @@ class Importer:
         shape = self.shape(stream)
         if len(shape) != 4:
             raise self.unsupported(node, "another quantisation of a flat tensor")
-        op = Op(
-            "depthwise_conv2d",
-            "",
-            (),
-            0,
-            activation=activation,
-            weight=np.ones((1, 1, 1, shape[3]), np.int8),
-            bias=np.zeros(shape[3], np.int32),
-            weight_scale=np.ones(shape[3], np.float32),
-        )
+        ones = channel_ones(shape[3], "int8")
+        op = Op("depthwise_conv2d", "", (), 0, activation=activation, **ones)
         return replace(self.add(node, op, [stream]), declared=None, limits=None)
 
     def affine(

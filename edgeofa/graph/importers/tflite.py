@@ -1,4 +1,5 @@
-"""int8 .tflite file to graph: what TFLite's converter writes for image and keyword networks.
+""".tflite file, int8 or float32, to graph: what TFLite's converter writes for image and keyword
+networks.
 
 Read with the schema of the installed LiteRT, table by table; nothing of the file is trusted:
 counts and sizes are bounded before anything is allocated, and whatever does not parse is a
@@ -9,7 +10,9 @@ the operator's index and kind.
 from __future__ import annotations
 
 import struct
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -18,9 +21,11 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from edgeofa.errors import FileFormatError, UnsupportedOperator, UsageError
+from edgeofa.graph.importers.nearest import nearest_form
+from edgeofa.graph.importers.pieces import channel_ones
 from edgeofa.graph.importers.tflite_file import File, Operator
-from edgeofa.graph.ir import Activation, Array, Graph, Op, OpKind, Pads, Pair, Tensor
-from edgeofa.graph.ops import output_shape, same_pads, validate
+from edgeofa.graph.ir import Activation, Array, DType, Graph, Op, OpKind, Pads, Pair, Tensor
+from edgeofa.graph.ops import FUSABLE, output_shape, same_pads, validate
 
 _ACTIVATIONS: dict[int, Activation] = {
     schema.ActivationFunctionType.NONE: "none",
@@ -32,10 +37,11 @@ _UNREADABLE = (struct.error, IndexError, ValueError, TypeError, OverflowError, A
 
 
 def import_tflite(source: Path | bytes, name: str | None = None) -> Graph:
-    """The int8 graph of a .tflite file with one int8 input and one int8 output.
+    """The graph of a .tflite file with one input and one output: int8 where its activations are,
+    else float32 (with weights as they are stored: float32, float16, or int8 with scales).
 
-    A float32 input or output is accepted where a QUANTIZE or DEQUANTIZE stands directly at it;
-    the graph then starts and ends with the int8 tensors.
+    In an int8 file a float32 input or output is accepted where a QUANTIZE or DEQUANTIZE stands
+    directly at it; the graph then starts and ends with the int8 tensors.
 
     Args:
         source: the file, or its content.
@@ -65,20 +71,27 @@ class _Importer:
         self.ops: list[Op] = []
         #: number in the file -> number in the graph
         self.values: dict[int, int] = {}
+        self.operators = list(file.operators())
+        #: how many operators read a tensor of the file, its user included
+        self.readers = Counter(n for operator in self.operators for n in operator.inputs)
+        self.readers[file.output] += 1
+        self.int8 = any(file.dtype(operator.output) == np.int8 for operator in self.operators)
+        #: constants that are read through a DEQUANTIZE, by the number that it writes
+        self.dequantized: dict[int, int] = {}
         #: pads that a maximum pool takes over from a PADV2 before it, by number in the file
         self.lowest_pads: dict[int, tuple[int, Pads]] = {}
 
     def graph(self) -> Graph:
         source = self.file.input
-        if not self._is_float(source):
+        if not (self.int8 and self._is_float(source)):
             self._add_tensor(source)
-        for operator in self.file.operators():
+        for operator in self.operators:
             handler = _HANDLERS.get(operator.kind)
             if handler is None:
                 raise self.unsupported(operator, "the graph has no such operator")
             handler(self, operator)
         if self.file.output not in self.values:
-            raise UsageError("the output is no int8 tensor of an operator", where=self.name)
+            raise UsageError("the output is no tensor of an operator", where=self.name)
         graph = Graph(
             self.name, tuple(self.tensors), tuple(self.ops), 0, self.values[self.file.output]
         )
@@ -88,6 +101,7 @@ class _Importer:
         return UnsupportedOperator(
             f"operator {operator.index}, {operator.kind}: {why}",
             where=f"{self.name}, {operator.place}",
+            hint=nearest_form(operator.kind),
         )
 
     def _is_float(self, number: int) -> bool:
@@ -107,7 +121,7 @@ class _Importer:
         if number in self.lowest_pads:
             raise self.unsupported(operator, "a PADV2 that no maximum pool reads")
         if number == self.file.input and number not in self.values:
-            raise self.unsupported(operator, "a float32 input; only int8 models")
+            raise self.unsupported(operator, "a float32 input that is not quantised")
         if number not in self.values:
             raise self.unsupported(
                 operator, f"input {position} is a constant or a tensor of no operator before it"
@@ -120,7 +134,9 @@ class _Importer:
         stored = self.file.shape(operator.output)
         if prod(stored) != prod(shape):
             raise self.unsupported(operator, f"output {stored}, expected {shape}")
-        self._add_tensor(operator.output, shape)
+        number = self._add_tensor(operator.output, shape)
+        if (self.tensors[number].quantization is not None) != self.int8:
+            raise self.unsupported(operator, "int8 and float32 activations in one network")
         self.ops.append(op)
 
     def alias(self, operator: Operator) -> None:
@@ -144,21 +160,58 @@ class _Importer:
             raise self.unsupported(operator, f"an input of shape {shape}")
         return stride, same_pads((shape[1], shape[2]), kernel, stride)
 
+    def weight(self, operator: Operator, rank: int) -> tuple[Array, Array | None]:
+        """Weight and scales as stored, or (None for the scales) as float32."""
+        number = operator.input(1)
+        if self.int8:
+            return self.file.weight(number, rank)
+        return self.file.real_weight(self.dequantized.get(number, number), rank), None
+
+    def _bias(self, operator: Operator, channels: int) -> Array:
+        number = operator.optional_input(2)
+        if number is None:
+            return np.zeros(channels, np.int32 if self.int8 else np.float32)
+        if self.int8:
+            return self.file.constant(number, np.int32).reshape(-1)
+        return self.file.real_weight(self.dequantized.get(number, number), 1)
+
     def linear(
-        self, operator: Operator, kind: OpKind, weight: Array, scale: Array, **fields: Any
+        self, operator: Operator, kind: OpKind, weight: Array, scale: Array | None, **fields: Any
     ) -> None:
-        """An operator with weights; ``scale`` has one element or one for each output channel."""
+        """An operator with weights; ``scale`` has one element or one for each output channel, and
+        is None in a float32 file."""
         channels = weight.shape[3 if kind == "depthwise_conv2d" else 0]
-        bias_number = operator.optional_input(2)
-        bias = (
-            np.zeros(channels, np.int32)
-            if bias_number is None
-            else self.file.constant(bias_number, np.int32).reshape(-1)
-        )
-        if kind != "fully_connected" and len(scale) == 1:
+        if scale is not None and kind != "fully_connected" and len(scale) == 1:
             scale = np.repeat(scale, channels)
+        bias = self._bias(operator, channels)
         fields |= {"weight": weight, "bias": bias, "weight_scale": scale}
         self.add(operator, kind, (self.value(operator),), **fields)
+
+    def activate(self, operator: Operator, activation: Activation) -> None:
+        """An activation by itself: put into the operator before it where that changes no number,
+        else a depthwise convolution with ones."""
+        number = operator.input(0)
+        source = self.value(operator)
+        before, after = self.tensors[source], self.file.activation(operator.output)
+        place = next((i for i, op in enumerate(self.ops) if op.output == source), None)
+        if (
+            place is not None
+            and self.readers[number] == 1
+            and before.quantization == (after.quantization)
+        ):
+            op = self.ops[place]
+            if op.activation == "none" and op.kind in FUSABLE:
+                self.ops[place] = replace(op, activation=activation)
+                self.alias(operator)
+                return
+        if len(before.shape) != 4:
+            raise self.unsupported(operator, "of a flat tensor, after what it cannot be put into")
+        ones = channel_ones(before.shape[3], self.precision)
+        self.add(operator, "depthwise_conv2d", (source,), activation=activation, **ones)
+
+    @property
+    def precision(self) -> DType:
+        return "int8" if self.int8 else "float32"
 
     def paddings(self, operator: Operator) -> Pads:
         rows = self.file.constant(operator.input(1), np.int32).reshape(-1, 2)
@@ -171,7 +224,7 @@ def _convolution(im: _Importer, operator: Operator) -> None:
     options = operator.options(schema.Conv2DOptions)
     if (options.DilationHFactor(), options.DilationWFactor()) != (1, 1):
         raise im.unsupported(operator, "dilation")
-    weight, scale = im.file.weight(operator.input(1), 4)
+    weight, scale = im.weight(operator, 4)
     stride, pads = im.window(operator, options, (weight.shape[1], weight.shape[2]))
     activation = im.activation(operator, options)
     im.linear(operator, "conv2d", weight, scale, stride=stride, pads=pads, activation=activation)
@@ -181,7 +234,7 @@ def _depthwise(im: _Importer, operator: Operator) -> None:
     options = operator.options(schema.DepthwiseConv2DOptions)
     if (options.DilationHFactor(), options.DilationWFactor()) != (1, 1):
         raise im.unsupported(operator, "dilation")
-    weight, scale = im.file.weight(operator.input(1), 4)
+    weight, scale = im.weight(operator, 4)
     kind: OpKind = "depthwise_conv2d"
     channels = im.tensors[im.value(operator)].shape[-1]
     if channels == 1 and weight.shape[3] > 1:
@@ -198,7 +251,7 @@ def _fully_connected(im: _Importer, operator: Operator) -> None:
     options = operator.options(schema.FullyConnectedOptions)
     if options.WeightsFormat() != schema.FullyConnectedOptionsWeightsFormat.DEFAULT:
         raise im.unsupported(operator, "shuffled weights")
-    weight, scale = im.file.weight(operator.input(1), 2)
+    weight, scale = im.weight(operator, 2)
     activation = im.activation(operator, options)
     im.linear(operator, "fully_connected", weight, scale, activation=activation)
 
@@ -245,8 +298,9 @@ def _pad(im: _Importer, operator: Operator) -> None:
 
 
 def _pad_value(im: _Importer, operator: Operator) -> None:
-    value = im.file.constant(operator.input(2), np.int8).reshape(-1)
-    if value.tolist() != [-128]:
+    value = im.file.constant(operator.input(2), np.int8 if im.int8 else np.float32).reshape(-1)
+    lowest = -128 if im.int8 else np.finfo(np.float32).min
+    if len(value) != 1 or value[0] > lowest:
         raise im.unsupported(operator, f"a value of {value.tolist()}")
     im.lowest_pads[operator.output] = (im.value(operator), im.paddings(operator))
 
@@ -280,7 +334,19 @@ def _quantize(im: _Importer, operator: Operator) -> None:
     im._add_tensor(operator.output)
 
 
+def _activation(activation: Activation) -> Callable[[_Importer, Operator], None]:
+    def handle(im: _Importer, operator: Operator) -> None:
+        im.activate(operator, activation)
+
+    return handle
+
+
 def _dequantize(im: _Importer, operator: Operator) -> None:
+    source = operator.input(0)
+    if not im.int8 and source not in im.values:
+        # a float16 weight, widened
+        im.dequantized[operator.output] = source
+        return
     if operator.output != im.file.output or not im._is_float(operator.output):
         raise im.unsupported(operator, "only at a float32 output")
     im.alias(operator)
@@ -297,6 +363,8 @@ _HANDLERS: dict[str, Callable[[_Importer, Operator], None]] = {
     "MAX_POOL_2D": _pool("max_pool2d"),
     "PAD": _pad,
     "PADV2": _pad_value,
+    "RELU": _activation("relu"),
+    "RELU6": _activation("relu6"),
     "HARD_SWISH": _hard_swish,
     "SOFTMAX": _softmax,
     "RESHAPE": _reshape,

@@ -26,6 +26,7 @@ _MOST_OPERANDS = 64
 _NAMES = {code: name for name, code in vars(schema.BuiltinOperator).items() if name[0] != "_"}
 _DTYPES: dict[int, np.dtype[Any]] = {
     schema.TensorType.FLOAT32: np.dtype(np.float32),
+    schema.TensorType.FLOAT16: np.dtype(np.float16),
     schema.TensorType.INT8: np.dtype(np.int8),
     schema.TensorType.INT32: np.dtype(np.int32),
 }
@@ -138,22 +139,25 @@ class File:
         return _DTYPES.get(self._graph.Tensors(self._known(number)).Type())
 
     def activation(self, number: int) -> Tensor:
-        """A tensor that an operator writes, or the input: int8, batch 1, one scale."""
+        """A tensor that an operator writes, or the input: float32, or int8 with one scale;
+        batch 1."""
         tensor, where = self._graph.Tensors(self._known(number)), f"tensor {number}"
-        shape = self.shape(number)
-        if self.dtype(number) != np.int8:
+        shape, dtype = self.shape(number), self.dtype(number)
+        if dtype not in (np.int8, np.float32):
             raise UnsupportedOperator(
-                "an activation that is not int8",
+                "an activation that is neither int8 nor float32",
                 where=where,
-                hint="quantise the whole model to int8, input and output included",
+                hint="quantise the whole model to int8, or leave it in float32",
             )
         if len(shape) < 2 or shape[0] != 1:
             raise UnsupportedOperator(f"shape {shape}; only batch 1", where=where)
+        name = tensor.Name()
+        label = where if name is None else name[:200].decode("utf-8", errors="replace")
+        if dtype == np.float32:
+            return Tensor(label, shape)
         scale, zero_point = self._quantization(number)
         if len(scale) != 1 or len(zero_point) != 1:
             raise FileFormatError("an activation needs one scale and zero point", where=where)
-        name = tensor.Name()
-        label = where if name is None else name[:200].decode("utf-8", errors="replace")
         return Tensor(label, shape, Quantization(float(scale[0]), int(zero_point[0])))
 
     def _quantization(self, number: int) -> tuple[Array, Array]:
@@ -190,3 +194,22 @@ class File:
         if zero_point.any():
             raise UnsupportedOperator("a weight with a zero point", where=where)
         return weight, scale
+
+    def real_weight(self, number: int, rank: int) -> Array:
+        """A weight in float32: stored so, or as float16, or as int8 with scales (a file that was
+        quantised dynamically)."""
+        dtype, where = self.dtype(number), f"tensor {number}"
+        if dtype != np.int8:
+            kind = np.float16 if dtype == np.float16 else np.float32
+            weight = self.constant(number, kind).astype(np.float32)
+        else:
+            stored, scale = self.weight(number, rank)
+            axis = self._graph.Tensors(number).Quantization().QuantizedDimension()
+            if len(scale) > 1 and not (0 <= axis < rank and stored.shape[axis] == len(scale)):
+                raise FileFormatError(f"{len(scale)} scales of {stored.shape}", where=where)
+            shape = [1] * rank
+            shape[axis if len(scale) > 1 else 0] = -1
+            weight = stored.astype(np.float32) * scale.reshape(shape)
+        if weight.ndim != rank:
+            raise FileFormatError(f"a weight of shape {weight.shape}", where=where)
+        return weight
