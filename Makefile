@@ -21,12 +21,14 @@ test: $(VENV)/.test setup test-tools lint
 # microcontrollers; tests that need what is not there are skipped
 TOOLS := sshd:openssh-server ssh:openssh-client \
   arm-none-eabi-gcc:gcc-arm-none-eabi qemu-system-arm:qemu-system-arm \
-  gdb-multiarch:gdb-multiarch stm32flash:stm32flash openocd:openocd
+  gdb-multiarch:gdb-multiarch stm32flash:stm32flash openocd:openocd \
+  clang-19:clang-19
 test-tools:
 	@missing=""; for tool in $(TOOLS); do \
 	  PATH="$$PATH:/usr/sbin" command -v "$${tool%%:*}" >/dev/null || missing="$$missing $${tool#*:}"; done; \
 	if [ -n "$$missing" ]; then \
 	  case "$$missing" in *arm-none-eabi*) missing="$$missing libnewlib-arm-none-eabi";; esac; \
+	  case "$$missing" in *clang*) missing="$$missing libclang-rt-19-dev";; esac; \
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	    apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends -o DPkg::Lock::Timeout=300 $$missing; \
 	  else echo "some tests will be skipped; to run them: apt-get install$$missing"; fi; fi
