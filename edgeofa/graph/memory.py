@@ -42,7 +42,8 @@ class MemoryPlan:
     scratch_offsets: tuple[int, ...]
 
 
-def _aligned(size: int) -> int:
+def aligned(size: int) -> int:
+    """``size`` bytes up to a whole multiple of ``ALIGNMENT_BYTES``."""
     return -(-size // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
 
 
@@ -95,15 +96,15 @@ def plan_memory(
         scratch_bytes: for each operator, memory that it needs while it runs.
     """
     lives = lifetimes(graph)
-    sizes = [_aligned(t.nbytes) for t in graph.tensors]
+    sizes = [aligned(t.nbytes) for t in graph.tensors]
     overwrites = _elementwise(graph) if in_place is True else in_place
     leads = _leads(graph, lives, overwrites) if overwrites else {}
     spans = list(lives)
     live = tuple(_live(graph, step, spans, sizes, leads) for step in range(_steps(graph)))
     for step, size in enumerate(scratch_bytes):
         spans.append((step, step))
-        sizes.append(_aligned(size))
-    bound = max(map(sum, zip_longest(live, map(_aligned, scratch_bytes), fillvalue=0)))
+        sizes.append(aligned(size))
+    bound = max(map(sum, zip_longest(live, map(aligned, scratch_bytes), fillvalue=0)))
     buffers = range(len(sizes))
     by_size = sorted(buffers, key=lambda b: (-sizes[b], spans[b][0], b))
     by_time = sorted(buffers, key=lambda b: (spans[b][0], -sizes[b], b))
@@ -149,7 +150,7 @@ def _live(
     for number in graph.ops[step].inputs:
         lead = leads.get((number, output))
         if lead is not None:
-            both = max(sizes[output], _aligned(max(lead.least, 0)) + sizes[number])
+            both = max(sizes[output], aligned(max(lead.least, 0)) + sizes[number])
             saved.append(sizes[number] + sizes[output] - both)
     return total - max(saved)
 
@@ -172,7 +173,7 @@ def _place(
         for low, high in sorted(taken):
             if offset <= low:
                 break
-            offset = max(offset, _aligned(high))
+            offset = max(offset, aligned(high))
         offsets[buffer] = offset
     return offsets
 

@@ -18,10 +18,12 @@ from edgeofa.backends.firmware.assembly import (
     depthwise_halves,
     depthwise_words,
 )
-from edgeofa.backends.firmware.assembly_mve import VECTOR_WORDS, signed
+from edgeofa.backends.firmware.assembly_mve import signed
 from edgeofa.backends.firmware.shapes import DenseShape, DepthwiseShape, Output
 
 LANES, _ROWS = 4, 4
+#: words of a dense layer's row that a vector holds
+_VECTOR_WORDS = 4
 #: registers for a column of weights: r4 to r11
 _FIRST_TAP, _MOST_TAPS = 4, 8
 _SUMS = ("q0", "q1", "q2", "q3")
@@ -46,7 +48,17 @@ def depthwise_kernel_mve(shape: DepthwiseShape) -> list[str] | None:
     if rest:
         lines += [f"mov r4, #{rest}", "vctp.32 r4"]
     lines += ["1:", f"cmp r12, #{_ROWS}", "blt 3f", *_rows(shape, _ROWS), "b 1b"]
-    return [*lines, "3:", "cmp r12, #0", "beq 4f", *_rows(shape, 1), "b 3b", "4:", "vpop {d8-d15}", RETURN]
+    return [
+        *lines,
+        "3:",
+        "cmp r12, #0",
+        "beq 4f",
+        *_rows(shape, 1),
+        "b 3b",
+        "4:",
+        "vpop {d8-d15}",
+        RETURN,
+    ]
 
 
 #: what vectors may read after a plane: three more outputs, of two inputs each, and a half of a pair
@@ -151,7 +163,7 @@ def _scatter(shape: DepthwiseShape, values: str, offsets: str, whole: bool) -> l
 def dense_kernel_mve(shape: DenseShape) -> list[str] | None:
     """The same function as :func:`dense_kernel`, on the same data; None where vectors do not fill
     a row."""
-    vectors, rest = divmod(shape.words, VECTOR_WORDS)
+    vectors, rest = divmod(shape.words, _VECTOR_WORDS)
     if rest:
         return None
     # the sums of four outputs; vectors add to even registers only

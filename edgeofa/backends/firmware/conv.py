@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import ceil, prod
 
-from edgeofa.backends.firmware.assembly_mve import VECTOR_WORDS
+from edgeofa.backends.firmware.assembly_mve import VECTOR_BYTES, VECTOR_PAIRS
 from edgeofa.backends.firmware.layer import Constant, Field, Kernel, Layer
 from edgeofa.backends.firmware.linear import lower_dense
 from edgeofa.backends.firmware.packing import (
+    QUANT_BYTES,
     Requantization,
     conv_words,
     padded_rows,
@@ -105,11 +106,6 @@ class _Conv:
         return chunked(-(-self.weight_shape[2] * self.stored // 2))
 
     @property
-    def reach(self) -> int:
-        """What vectors read of a row, weights beyond the last word being zero."""
-        return -(-self.chunks[0] // VECTOR_WORDS) * VECTOR_WORDS
-
-    @property
     def pitch(self) -> int:
         """Of a widened row."""
         if self.pointwise:
@@ -130,21 +126,26 @@ class _Conv:
 
     def x_words(self, band: int) -> int:
         """Widened input for some rows of outputs."""
+        words = self.chunks[0]
         if self.pointwise:
-            return (band - 1) * self.step + self.reach
+            return (band - 1) * self.step + words
         above = (band - 1) * self.op.stride[0] + self.rows - 1
-        last = max(self.pitch, (self.row - 1) * self.step + self.reach)
-        return above * self.pitch + last
+        return above * self.pitch + max(self.pitch, (self.row - 1) * self.step + words)
 
-    def weight_words(self, pairs: int) -> int:
-        """Widened weights of some pairs of output channels."""
-        return 2 * pairs * self.rows * self.reach
+    def weight_bytes(self, pairs: int) -> int:
+        """Widened weights of some pairs of output channels; vectors, which take int8 as it is, have
+        their constants there too."""
+        words = self.chunks[0]
+        vectors = self.rows * -(-words // VECTOR_PAIRS)
+        return pairs * max(8 * self.rows * words, 2 * (VECTOR_BYTES * vectors + QUANT_BYTES))
 
     def scratch(self, band: int, pairs: int) -> int:
         """Bytes."""
         run = band if self.pointwise else max(self.out_size)
-        sums = 2 * run if self.requant.raw else 0
-        return 4 * (self.x_words(band) + self.weight_words(pairs) + sums)
+        sums = 8 * run if self.requant.raw else 0
+        # half as much input in vectors, but weights start at a whole vector
+        x_bytes = max(4 * self.x_words(band), 2 * self.x_words(band) + VECTOR_BYTES)
+        return x_bytes + self.weight_bytes(pairs) + sums
 
     def lead(self, band: int) -> Lead:
         """How the output may lie over the input."""
@@ -218,7 +219,7 @@ def _cut(conv: _Conv, limit: int, strict: bool) -> _Passes:
     most_pairs = -(-conv.channels[1] // 2)
     # some pairs of channels come before a longer band, where they take little
     few = min(_FEW_PAIRS, most_pairs)
-    if strict or 4 * conv.weight_words(few) > _FEW_PAIRS_BYTES:
+    if strict or conv.weight_bytes(few) > _FEW_PAIRS_BYTES:
         few = 1
     wanted = ceil(_WEIGHT_CYCLES / (_OVERHEAD * _PRODUCT_CYCLES * conv.row))
     most = min(conv.outputs, wanted)
@@ -247,7 +248,7 @@ def _cut(conv: _Conv, limit: int, strict: bool) -> _Passes:
     pairs = max(
         n
         for n in range(1, min(_MOST_PAIRS, most_pairs) + 1)
-        if n == 1 or (conv.scratch(band, n) <= limit and 4 * conv.weight_words(n) <= _PAIRS_BYTES)
+        if n == 1 or (conv.scratch(band, n) <= limit and conv.weight_bytes(n) <= _PAIRS_BYTES)
     )
     return _Passes(band, pairs, upright, pixels, tiles)
 

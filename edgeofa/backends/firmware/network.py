@@ -13,6 +13,7 @@ from edgeofa.backends.firmware.linear import lower_dense, lower_depthwise
 from edgeofa.errors import UnsupportedOperator
 from edgeofa.graph.ir import Graph, Op, OpKind
 from edgeofa.graph.memory import MemoryPlan, plan_memory
+from edgeofa.graph.order import reordered
 from edgeofa.graph.rewrites import fold_pads
 
 #: each attempt to meet the budget leaves this much less room, for what lies between buffers
@@ -63,10 +64,23 @@ def _plan(graph: Graph, layers: list[Layer]) -> MemoryPlan:
     )
 
 
+def _ordered(graph: Graph, strict: bool) -> tuple[Graph, list[Layer]]:
+    """The graph in the order that takes the least memory, and its smallest layers."""
+    layers = {op.output: _lower(graph, op, 0, strict) for op in graph.ops}
+    given = [layers[op.output] for op in graph.ops]
+    graph = reordered(
+        graph,
+        overwrites=lambda step: given[step].overwrites,
+        scratch_bytes=[layer.scratch_bytes for layer in given],
+    )
+    return graph, [layers[op.output] for op in graph.ops]
+
+
 def lower(graph: Graph, sram_bytes: int | None = None) -> Network:
     """Lower an int8 graph and plan its arena.
 
-    Layers take as much scratch memory as makes them fast while the arena stays within
+    Operators run in the order that takes the least memory (:mod:`edgeofa.graph.order`). Layers take
+    as much scratch memory as makes them fast while the arena stays within
     ``sram_bytes``, where any plan can. Without ``sram_bytes`` they keep to what activations alone
     would take if nothing were computed in place, or a little more where that would slow them down.
 
@@ -75,9 +89,9 @@ def lower(graph: Graph, sram_bytes: int | None = None) -> Network:
     """
     if graph.precision != "int8":
         raise UnsupportedOperator("the firmware back end compiles int8 graphs", where=graph.name)
-    graph = fold_pads(graph)
     strict = sram_bytes is not None
-    least = _plan(graph, [_lower(graph, op, 0, strict) for op in graph.ops])
+    graph, smallest = _ordered(fold_pads(graph), strict)
+    least = _plan(graph, smallest)
     wanted = plan_memory(graph).bound_bytes if sram_bytes is None else sram_bytes
     budget = max(wanted, least.bound_bytes)
     layers = [_lower(graph, op, sys.maxsize, strict) for op in graph.ops]

@@ -15,6 +15,8 @@ _WIDENED = (0, 2, 1, 3)
 #: right shifts that the kernels' four-instruction form takes
 _LEAST_SHIFT, _LARGEST_SHIFT = 2, 31
 _LEAST_MULTIPLIER = 1 << 30
+#: of an output channel's constants
+QUANT_BYTES = 12
 
 
 @dataclass(frozen=True, eq=False)

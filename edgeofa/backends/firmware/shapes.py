@@ -32,6 +32,7 @@ class ConvShape:
         pitch: words between rows of the input. step: words between neighbouring outputs' inputs.
         channels: 1 where the second channel does not exist and is not stored.
         out_step: bytes between neighbouring outputs.
+        of_tiles: the products of tiles, which only the DSP level computes.
     """
 
     pixels: int
@@ -44,6 +45,7 @@ class ConvShape:
     channels: int
     out_step: int
     output: Output | None
+    of_tiles: bool = False
 
 
 @dataclass(frozen=True)

@@ -110,7 +110,7 @@ def _assembly(kernel: Kernel) -> list[str] | None:
 def _vectors(kernel: Kernel) -> list[str] | None:
     """The inner loop by vectors, where there is one."""
     if isinstance(kernel, ConvShape):
-        return conv_kernel_mve(kernel)
+        return None if kernel.of_tiles else conv_kernel_mve(kernel)
     if isinstance(kernel, DepthwiseShape):
         return depthwise_kernel_mve(kernel)
     if isinstance(kernel, DenseShape):
@@ -128,7 +128,7 @@ def _portable_shape(kernel: ConvShape | DepthwiseShape | DenseShape) -> list[str
         "low": -128 if output is None else output.low,
         "high": 127 if output is None else output.high,
     }
-    left_out = {"chunk", "group", "output"}
+    left_out = {"chunk", "group", "output", "of_tiles"}
     values: dict[str, int | str] = {
         f.name: int(getattr(kernel, f.name)) for f in fields(kernel) if f.name not in left_out
     }
@@ -165,6 +165,8 @@ def _kernel(name: str, kernel: Kernel) -> list[str]:
         return [*portable, ""]
     head = f"static void {name}({', '.join(parameters)})"
     tiles = isinstance(kernel, (TileInputShape, TileOutputShape, TileWeightShape))
+    if isinstance(kernel, ConvShape) and kernel.of_tiles:
+        tiles, portable = True, [f"#define {name} NULL"]
     levels = ["#ifdef EDGEOFA_TILES" if tiles else "#ifdef EDGEOFA_DSP", *_naked(head, lines)]
     vectors = _vectors(kernel)
     if vectors is not None:

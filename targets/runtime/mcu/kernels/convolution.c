@@ -6,6 +6,13 @@ static int32_t smaller(int32_t a, int32_t b)
     return a < b ? a : b;
 }
 
+/* Two neighbouring inputs of a band: int8 where vectors multiply them, else int16. */
+#ifdef EDGEOFA_MVE
+typedef uint16_t pair;
+#else
+typedef uint32_t pair;
+#endif
+
 static uint32_t *fill(uint32_t *to, const uint32_t *end)
 {
     while (to < end)
@@ -100,9 +107,96 @@ static uint32_t *widen_pixels(uint32_t *to, const int8_t *from, int32_t skip, in
     return to;
 }
 
-static void widen_row(const edgeofa_conv *l, uint32_t *to, const int8_t *from)
+#ifdef EDGEOFA_MVE
+static int8_t *copy(int8_t *to, const int8_t *from, int32_t count)
 {
-    const uint32_t *end = to + l->pitch;
+    for (; count > 0; count -= 16, from += 16, to += 16) {
+        const mve_pred16_t some = vctp8q((uint32_t)count);
+        vstrbq_p_s8(to, vldrbq_z_s8(from, some), some);
+    }
+    return to + count;
+}
+
+static int8_t *set(int8_t *to, int32_t count, int32_t value)
+{
+    for (; count > 0; count -= 16, to += 16)
+        vstrbq_p_s8(to, vdupq_n_s8((int8_t)value), vctp8q((uint32_t)count));
+    return to + count;
+}
+
+/* Vectors take inputs as they are: pixels of `stored` bytes, whose last one has no weight where it
+ * is none of the `channels`. */
+static int8_t *copy_pixels(const edgeofa_conv *l, int8_t *to, const int8_t *from, int32_t pixels)
+{
+    if (l->channels == l->stored)
+        return copy(to, from, pixels * l->channels);
+    for (; pixels > 0; pixels--, from += l->channels, to += l->stored) {
+        to[l->channels] = 0;
+        for (int32_t c = 0; c < l->channels; c++)
+            to[c] = from[c];
+    }
+    return to;
+}
+
+static void prepare_row(const edgeofa_conv *l, pair *row, const int8_t *from)
+{
+    int8_t *to = (int8_t *)row, *const end = (int8_t *)(row + l->pitch);
+    if (from) {
+        to = set(to, l->left * l->stored, l->zero_point);
+        to = copy_pixels(l, to, from, l->width);
+    }
+    set(to, (int32_t)(end - to), l->zero_point);
+}
+
+/* Vectors of a kernel row of one channel. */
+static int32_t row_vectors(int32_t words)
+{
+    return (words + 7) / 8;
+}
+
+/* Two channels' weights (words of k, k', each channel 0 then 1) as vectors of each channel in turn,
+ * in the inputs' order, the last of a row filled up with zeros; their constants, with the input's
+ * zero point in the bias. */
+static void prepare_weights(const edgeofa_conv *l, int8_t *to, int32_t *constants,
+                            const uint32_t *from, const int32_t *quant)
+{
+    static const uint8_t places[2][16] = {
+        {0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30},
+        {0, 4, 2, 6, 8, 12, 10, 14, 16, 20, 18, 22, 24, 28, 26, 30},
+    };
+    const int32_t fours = l->channels % 4 == 0;
+    const uint8x16_t even = vldrbq_u8(places[fours]), odd = vaddq_n_u8(even, 1);
+    /* what fills up words is no whole four */
+    const int32_t inputs = fours ? 2 * l->words & ~3 : 2 * l->words;
+    int32_t sum[2] = {0, 0};
+    for (int32_t row = 0; row < l->kernel_rows; row++, from += l->words)
+        for (int32_t done = 0; done < l->words; done += 8, to += 32) {
+            const int8_t *const bytes = (const int8_t *)(from + done);
+            const mve_pred16_t some = vctp8q((uint32_t)(inputs - 2 * done));
+            const int8x16_t a = vldrbq_gather_offset_z_s8(bytes, even, some);
+            const int8x16_t b = vldrbq_gather_offset_z_s8(bytes, odd, some);
+            sum[0] = vaddvaq_s8(sum[0], a);
+            sum[1] = vaddvaq_s8(sum[1], b);
+            vst1q_s8(to, a);
+            vst1q_s8(to + 16, b);
+        }
+    for (int32_t c = 0; c < 2; c++, constants += EDGEOFA_QUANT, quant += EDGEOFA_QUANT) {
+        constants[0] = quant[0] - l->zero_point * sum[c];
+        constants[1] = quant[1];
+        constants[2] = quant[2];
+        if (!l->raw) {
+            /* back from m' to m, and from 2**(32 - n) to -n */
+            constants[1] = (int32_t)((uint32_t)quant[1] >> 1);
+            constants[2] = ~__builtin_clz((uint32_t)quant[2]);
+        }
+    }
+}
+
+#else
+
+static void prepare_row(const edgeofa_conv *l, pair *to, const int8_t *from)
+{
+    const pair *end = to + l->pitch;
     const int32_t skip = l->left * l->stored;
     if (from && l->channels % 4 == 0) {
         to = fill(to, to + skip / 2);
@@ -114,36 +208,9 @@ static void widen_row(const edgeofa_conv *l, uint32_t *to, const int8_t *from)
     fill(to, end);
 }
 
-#ifdef EDGEOFA_MVE
-#define VECTOR_WORDS 4
-#else
-#define VECTOR_WORDS 1
-#endif
-
-/* Words that a row of widened weights takes, for one channel. */
-static int32_t row_words(int32_t words)
-{
-    return (words + VECTOR_WORDS - 1) / VECTOR_WORDS * VECTOR_WORDS;
-}
-
-#ifdef EDGEOFA_MVE
-/* Two channels' int8 weights (words of k, k', each channel 0 then 1) as a vector of pairs for each
- * channel in turn, the last of a row filled up with zeros. */
-static void widen_weights(uint32_t *to, const uint32_t *from, int32_t rows, int32_t words)
-{
-    for (; rows > 0; rows--)
-        for (int32_t left = words; left > 0; left -= VECTOR_WORDS, to += 2 * VECTOR_WORDS) {
-            const int8x16_t v = (int8x16_t)vldrwq_z_u32(from, vctp32q((uint32_t)left));
-            from += left > VECTOR_WORDS ? VECTOR_WORDS : left;
-            vst1q_s16((int16_t *)to, vmovlbq_s8(v));
-            vst1q_s16((int16_t *)(to + VECTOR_WORDS), vmovltq_s8(v));
-        }
-}
-#else
 /* Two channels' int8 weights (words of k, k', each channel 0 then 1) as pairs for each channel. */
-static void widen_weights(uint32_t *to, const uint32_t *from, int32_t rows, int32_t words)
+static void widen_weights(uint32_t *to, const uint32_t *from, int32_t count)
 {
-    int32_t count = rows * words;
     for (; count >= 4; count -= 4, from += 4, to += 8) {
         uint32_t a = from[0], b = from[1], c = from[2], d = from[3];
         to[0] = edgeofa_even_bytes(a);
@@ -162,15 +229,21 @@ static void widen_weights(uint32_t *to, const uint32_t *from, int32_t rows, int3
 }
 #endif
 
-/* Outputs that lie in runs: widened inputs `x`, `x_next` words from run to run; outputs `out_step`
+/* Outputs that lie in runs: pairs of inputs `x`, `x_next` of them from run to run; outputs `out_step`
  * bytes apart, `out_next` from run to run. */
 typedef struct span {
-    const uint32_t *x;
+    const pair *x;
     int32_t x_next;
     int8_t *out;
     int32_t out_next, out_step;
     int32_t runs, count;
 } span;
+
+static void call(edgeofa_conv_kernel kernel, const pair *x, const uint32_t *w, const int32_t *quant,
+                 void *out, int32_t blocks)
+{
+    kernel((const uint32_t *)(const void *)x, w, quant, out, blocks);
+}
 
 /* One pair of channels by way of raw sums. */
 static void run_raw(const edgeofa_conv *l, const span *s, const uint32_t *w, const int32_t *quant,
@@ -178,12 +251,12 @@ static void run_raw(const edgeofa_conv *l, const span *s, const uint32_t *w, con
 {
     const int32_t blocks = s->count / l->pixels, done = blocks * l->pixels, channels = 2 - lone;
     for (int32_t r = 0; r < s->runs; r++) {
-        const uint32_t *x = s->x + r * s->x_next;
+        const pair *x = s->x + r * s->x_next;
         int8_t *out = s->out + r * s->out_next + offset;
         if (blocks)
-            l->whole[lone](x, w, quant, sums, blocks);
+            call(l->whole[lone], x, w, quant, sums, blocks);
         if (done < s->count)
-            l->rest[lone](x + done * l->run_step, w, quant, sums + done * channels, 1);
+            call(l->rest[lone], x + done * l->run_step, w, quant, sums + done * channels, 1);
         for (int32_t i = 0; i < s->count; i++, out += s->out_step)
             for (int32_t c = 0; c < channels; c++) {
                 const int32_t *k = quant + EDGEOFA_QUANT * c;
@@ -193,14 +266,23 @@ static void run_raw(const edgeofa_conv *l, const span *s, const uint32_t *w, con
     }
 }
 
-/* Pairs of channels from `c` on, whose weights are widened: first whole blocks of all of them, then
- * the rest of all, so that each loop is fetched from flash once. */
+/* Words of two channels' prepared weights. */
+static int32_t pair_words(const edgeofa_conv *l)
+{
+#ifdef EDGEOFA_MVE
+    return 8 * l->kernel_rows * row_vectors(l->words);
+#else
+    return 2 * l->kernel_rows * l->words;
+#endif
+}
+
+/* Pairs of channels from `c` on, whose weights are prepared and whose constants are `quant`: first
+ * whole blocks of all of them, then the rest of all, so that each loop is fetched from flash once. */
 static void run_pairs(const edgeofa_conv *l, const span *s, const uint32_t *w,
                       const int32_t *quant, int32_t *sums, int32_t c, int32_t pairs)
 {
-    const int32_t taps = 2 * l->kernel_rows * row_words(l->words);
+    const int32_t taps = pair_words(l);
     const int32_t blocks = s->count / l->pixels, done = blocks * l->pixels;
-    quant += EDGEOFA_QUANT * c;
     if (l->raw) {
         for (int32_t p = 0; p < pairs; p++)
             run_raw(l, s, w + p * taps, quant + 2 * EDGEOFA_QUANT * p, sums, c + 2 * p,
@@ -210,49 +292,73 @@ static void run_pairs(const edgeofa_conv *l, const span *s, const uint32_t *w,
     for (int32_t p = 0; blocks && p < pairs; p++) {
         const edgeofa_conv_kernel kernel = l->whole[c + 2 * p + 1 == l->out_channels];
         for (int32_t r = 0; r < s->runs; r++)
-            kernel(s->x + r * s->x_next, w + p * taps, quant + 2 * EDGEOFA_QUANT * p,
-                   s->out + r * s->out_next + c + 2 * p, blocks);
+            call(kernel, s->x + r * s->x_next, w + p * taps, quant + 2 * EDGEOFA_QUANT * p,
+                 s->out + r * s->out_next + c + 2 * p, blocks);
     }
     for (int32_t p = 0; done < s->count && p < pairs; p++) {
         const edgeofa_conv_kernel kernel = l->rest[c + 2 * p + 1 == l->out_channels];
         for (int32_t r = 0; r < s->runs; r++)
-            kernel(s->x + r * s->x_next + done * l->run_step, w + p * taps,
-                   quant + 2 * EDGEOFA_QUANT * p,
-                   s->out + r * s->out_next + done * s->out_step + c + 2 * p, 1);
+            call(kernel, s->x + r * s->x_next + done * l->run_step, w + p * taps,
+                 quant + 2 * EDGEOFA_QUANT * p,
+                 s->out + r * s->out_next + done * s->out_step + c + 2 * p, 1);
     }
 }
 
-/* All channels of some runs. `w` is followed by `sums`. */
-static void run_channels(const edgeofa_conv *l, const span *s, uint32_t *w, const uint32_t *weights,
-                         const int32_t *quant)
+/* All channels of some runs. The weights lie after the band, then constants of vectors, then sums. */
+static void run_channels(const edgeofa_conv *l, const span *s, uint32_t *scratch,
+                         const uint32_t *weights, const int32_t *quant)
 {
     const int32_t taps = l->kernel_rows * l->words;
-    int32_t *const sums =
-        (int32_t *)(w + 2 * l->pairs * l->kernel_rows * row_words(l->words));
+#ifdef EDGEOFA_MVE
+    uint32_t *const w = scratch + (l->x_words + 7) / 8 * 4;
+    int32_t *const constants = (int32_t *)(w + l->pairs * pair_words(l));
+    int32_t *const sums = constants + l->pairs * 2 * EDGEOFA_QUANT;
+#else
+    uint32_t *const w = scratch + l->x_words;
+    int32_t *const sums = (int32_t *)(w + l->pairs * pair_words(l));
+#endif
     for (int32_t c = 0; c < l->out_channels; c += 2 * l->pairs) {
         const int32_t pairs = smaller(l->pairs, (l->out_channels - c + 1) / 2);
-        widen_weights(w, weights + c / 2 * taps, pairs * l->kernel_rows, l->words);
-        run_pairs(l, s, w, quant, sums, c, pairs);
+        const uint32_t *const from = weights + c / 2 * taps;
+        const int32_t *own = quant + EDGEOFA_QUANT * c;
+#ifdef EDGEOFA_MVE
+        for (int32_t p = 0; p < pairs; p++)
+            prepare_weights(l, (int8_t *)(w + p * pair_words(l)), constants + 2 * EDGEOFA_QUANT * p,
+                            from + p * taps, own + 2 * EDGEOFA_QUANT * p);
+        own = constants;
+#else
+        widen_weights(w, from, pairs * taps);
+#endif
+        run_pairs(l, s, w, own, sums, c, pairs);
     }
 }
 
-/* Widen the rows that a pass needs, those kept from the one before moved to the front. */
-static void widen_band(const edgeofa_conv *l, uint32_t *scratch, const int8_t *in, int32_t y,
-                       int32_t rows)
+/* Rows that a pass has in common with the one before, to the front. */
+static void keep_rows(pair *band, const pair *kept, int32_t count)
+{
+#ifdef EDGEOFA_MVE
+    copy((int8_t *)band, (const int8_t *)kept, count * (int32_t)sizeof *band);
+#else
+    memmove(band, kept, (size_t)count * sizeof *band);
+#endif
+}
+
+/* Prepare the rows that a pass needs. */
+static void prepare_band(const edgeofa_conv *l, pair *band, const int8_t *in, int32_t y,
+                         int32_t rows)
 {
     const int32_t kept = l->kernel_rows > l->stride ? l->kernel_rows - l->stride : 0;
     const int32_t first = y * l->stride - l->top;
     const int32_t needed = (rows - 1) * l->stride + l->kernel_rows;
     int32_t r = 0;
     if (y && kept) {
-        memmove(scratch, scratch + l->band * l->stride * l->pitch,
-                (size_t)(kept * l->pitch) * sizeof *scratch);
+        keep_rows(band, band + l->band * l->stride * l->pitch, kept * l->pitch);
         r = kept;
     }
     for (; r < needed; r++) {
         const int32_t row = first + r;
         const int inside = row >= 0 && row < l->height;
-        widen_row(l, scratch + r * l->pitch, inside ? in + row * l->width * l->channels : NULL);
+        prepare_row(l, band + r * l->pitch, inside ? in + row * l->width * l->channels : NULL);
     }
 }
 
@@ -266,7 +372,7 @@ static void convolve_tiles(const edgeofa_conv *l, const int8_t *in, int8_t *out,
     uint32_t *const v = scratch + l->x_words, *const u = v + 16 * tiles * pairs;
     int32_t *const m = (int32_t *)(u + 16 * 2 * pairs);
     for (int32_t y = 0; y < l->out_height; y += l->band) {
-        widen_band(l, scratch, in, y, l->band);
+        prepare_band(l, scratch, in, y, l->band);
         for (int32_t t = 0; t < l->band / 2; t++)
             l->tile_input(scratch + 2 * t * l->pitch, v + t * l->tiles * pairs);
         for (int32_t c = 0; c < l->out_channels; c += 2) {
@@ -294,14 +400,15 @@ void edgeofa_convolution(const edgeofa_conv *l, const int8_t *in, int8_t *out, u
         return;
     }
 #endif
+    pair *const band = (pair *)scratch;
     for (int32_t y = 0; y < l->out_height; y += l->band) {
         const int32_t rows = smaller(l->band, l->out_height - y);
-        widen_band(l, scratch, in, y, rows);
+        prepare_band(l, band, in, y, rows);
         int8_t *const to = out + y * row_bytes;
-        const span along = {scratch,   l->stride * l->pitch, to,   row_bytes,
+        const span along = {band,      l->stride * l->pitch, to,   row_bytes,
                             l->out_channels, rows, l->out_width};
-        const span down = {scratch,   l->step, to, l->out_channels, row_bytes, l->out_width, rows};
-        run_channels(l, l->upright ? &down : &along, scratch + l->x_words, weights, quant);
+        const span down = {band, l->step, to, l->out_channels, row_bytes, l->out_width, rows};
+        run_channels(l, l->upright ? &down : &along, scratch, weights, quant);
     }
 }
 
@@ -309,15 +416,20 @@ void edgeofa_pointwise(const edgeofa_conv *l, const int8_t *in, int8_t *out, uin
                        const uint32_t *weights, const int32_t *quant)
 {
     const int32_t pixels = l->height * l->width;
+    pair *const band = (pair *)scratch;
     for (int32_t p = 0; p < pixels; p += l->band) {
         const int32_t count = smaller(l->band, pixels - p);
         const int8_t *from = in + p * l->channels;
+#ifdef EDGEOFA_MVE
+        copy_pixels(l, (int8_t *)band, from, count);
+#else
         if (l->channels % 4 == 0)
-            widen_quads(scratch, from, count * l->channels / 4, l->zero_point);
+            widen_quads(band, from, count * l->channels / 4, l->zero_point);
         else
-            widen_pixels(scratch, from, 0, count, l->channels, l->stored, l->zero_point);
-        const span s = {scratch, 0, out + p * l->out_channels, 0, l->out_channels, 1, count};
-        run_channels(l, &s, scratch + l->x_words, weights, quant);
+            widen_pixels(band, from, 0, count, l->channels, l->stored, l->zero_point);
+#endif
+        const span s = {band, 0, out + p * l->out_channels, 0, l->out_channels, 1, count};
+        run_channels(l, &s, scratch, weights, quant);
     }
 }
 
