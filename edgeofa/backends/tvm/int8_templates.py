@@ -1,0 +1,137 @@
+"""The templates of int8 kernels: knobs, defaults, operands."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgeofa.backends.tvm import int8_conv
+from edgeofa.backends.tvm.int8_constants import Residual, header, rescaling_mode
+from edgeofa.backends.tvm.int8_isa import Ints, Isa, Madd, Mode, Neon, NeonDot, Vnni
+from edgeofa.backends.tvm.kernels import Kernel
+from edgeofa.backends.tvm.machine import Machine
+from edgeofa.backends.tvm.templates import Call, Config, Knobs, Template
+from edgeofa.errors import UsageError
+from edgeofa.graph.int8_kernels import activation_range, add_multipliers, linear_multipliers
+from edgeofa.graph.ir import Activation, Array, Quantization
+
+if TYPE_CHECKING:
+    from tvm.tirx import PrimFunc
+
+_MODES: tuple[Mode, Mode] = ("right", "any")
+
+
+def isa_of(machine: Machine) -> Isa:
+    """The instructions that a machine's int8 kernels are written with."""
+    match machine.dot:
+        case "mlal":
+            return Neon()
+        case "sdot":
+            return NeonDot()
+        case "vnni":
+            return Vnni(machine.lanes(4))
+        case "none":
+            return Madd(machine.lanes(4))
+
+
+def _quantizations(call: Call) -> tuple[Quantization, Quantization, Quantization]:
+    """Of the input, between operator and residual, and of the result."""
+    if not call.quantizations or call.between is None or call.result is None:
+        raise UsageError("an int8 kernel needs quantised tensors", where=call.op.name)
+    return call.quantizations[0], call.between, call.result
+
+
+def _limits(activation: Activation, q: Quantization) -> tuple[int, int, int]:
+    return (q.zero_point, *activation_range(activation, q))
+
+
+def _channels(call: Call, source: Quantization, between: Quantization) -> tuple[Ints, Ints]:
+    """Multiplier and shift of every output channel."""
+    multiplier, shift = linear_multipliers(call.op, source, between)
+    channels = call.kernel.output[-1]
+    return np.broadcast_to(multiplier, channels), np.broadcast_to(shift, channels)
+
+
+def _linear_header(call: Call, isa: Isa) -> Array:
+    source, between, result = _quantizations(call)
+    if call.residual is None:
+        return header(isa, source.zero_point, _limits(call.kernel.activation, result))
+    other = call.quantizations[1]
+    numbers = add_multipliers((between, other), result)
+    low, high = activation_range(call.kernel.activation, between)
+    zero = between.zero_point
+    first, second = numbers.inputs
+    residual = Residual(
+        low - zero, high - zero, other.zero_point, (first, second, numbers.output)
+    )
+    limits = _limits(call.residual.activation, result)
+    return header(isa, source.zero_point, limits, residual)
+
+
+class _Linear(Template):
+    """What convolutions share: one function for both ways of rescaling."""
+
+    def statics(self, call: Call) -> tuple[int, ...]:
+        source, between, _ = _quantizations(call)
+        return (_MODES.index(self.mode(call, source, between)),)
+
+    def mode(self, call: Call, source: Quantization, between: Quantization) -> Mode:
+        """Which rescaling the layer's shifts need."""
+        return rescaling_mode(linear_multipliers(call.op, source, between)[1])
+
+
+class Conv(_Linear):
+    """Dense convolutions and fully connected layers."""
+
+    def accepts(self, kernel: Kernel, machine: Machine) -> bool:  # noqa: ARG002 - all of them
+        return kernel.dtype == "int8" and kernel.kind in ("conv2d", "fully_connected")
+
+    def knobs(self, kernel: Kernel, machine: Machine) -> Knobs:  # noqa: ARG002
+        if machine.is_arm:
+            wide = machine.dot == "sdot"
+            blocks: tuple[int, ...] = (1, 2, 3, 4) if wide else (1, 2)
+            return {"pixels": (1, 2, 3, 4, 6, 8), "blocks": blocks, "outer": ("pixels", "channels")}
+        return {
+            "pixels": (1, 2, 3, 4, 6, 8, 12),
+            "blocks": (1, 2, 3, 4),
+            "outer": ("pixels", "channels"),
+        }
+
+    def default(self, kernel: Kernel, machine: Machine) -> Config:
+        isa = isa_of(machine)
+        count = -(-kernel.output[-1] // isa.block)
+        most = {"mlal": 1, "sdot": 4, "vnni": 4, "none": 2}[machine.dot]
+        blocks = next(b for b in range(min(most, count), 0, -1) if count % b == 0 or b == 2)
+        if machine.dot == "mlal":
+            pixels = 4
+        else:
+            registers = machine.registers - 4 if machine.registers > 16 else 12
+            pixels = max(p for p in (1, 2, 3, 4, 6, 8) if p * blocks <= registers - blocks)
+        return {"pixels": pixels, "blocks": blocks, "outer": "pixels"}
+
+    def function(
+        self, kernel: Kernel, machine: Machine, config: Config, statics: tuple[int, ...], name: str
+    ) -> PrimFunc:
+        return int8_conv.build(kernel, isa_of(machine), config, _MODES[statics[0]], name)
+
+    def constants(self, call: Call, machine: Machine, config: Config) -> Sequence[Array]:
+        isa, kernel = isa_of(machine), call.kernel
+        source, between, _ = _quantizations(call)
+        tile = int8_conv.tiling(kernel, isa, config)
+        weight, bias = call.op.linear
+        rows = weight.reshape(len(weight), -1)
+        offset = source.zero_point + isa.input_offset
+        folded = bias.astype(np.int64) - offset * rows.sum(axis=1, dtype=np.int64)
+        multiplier, shift = _channels(call, source, between)
+        mode = self.mode(call, source, between)
+        blocks = int8_conv.pack_constants(tile, isa, folded, multiplier, shift, mode)
+        packed = int8_conv.pack_weights(tile, isa, rows)
+        return packed, np.concatenate([_linear_header(call, isa), blocks])
+
+    def scratch_bytes(self, kernel: Kernel, machine: Machine, config: Config) -> int:
+        return int8_conv.scratch_bytes(kernel, int8_conv.tiling(kernel, isa_of(machine), config))
+
+
+TEMPLATES: list[Template] = [Conv()]
