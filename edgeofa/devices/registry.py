@@ -33,6 +33,7 @@ _BUILT_IN = {
 _ADDRESSED = {
     "ssh": ("edgeofa.devices.ssh", "SshDevice"),
     "serial": ("edgeofa.devices.serial_board", "SerialBoardDevice"),
+    "tvm-rpc": ("edgeofa.devices.tvm_rpc", "TvmRpcDevice"),
 }
 
 Factory = Callable[["Target", str | None], Device]
