@@ -1,0 +1,391 @@
+"""Convolutions in float32: register tiles of output pixels times channels, channels innermost.
+
+Weights are packed so that one group's taps follow each other in the order in which they are read.
+A padded image is copied into a frame of zeros first, so that no loop has borders.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from edgeofa.backends.tvm.emit import Buffer, Emitter, Expr, lane, load, splat_float
+from edgeofa.backends.tvm.float_finish import activate
+from edgeofa.backends.tvm.kernels import Kernel
+from edgeofa.backends.tvm.machine import Machine
+from edgeofa.backends.tvm.sweep import Band, Group, channel_groups, flat_bands, row_bands
+from edgeofa.backends.tvm.templates import Call, Config, Knobs, Template
+from edgeofa.graph.ir import Array
+
+#: a loop over so few inputs is written out
+_UNROLLED = 16
+_PANELS_KB = (4, 8, 16, 32, 64, 4096)
+
+
+def framed(kernel: Kernel) -> tuple[int, int]:
+    """Height and width of the input with its frame of zeros."""
+    top, bottom, left, right = kernel.pads
+    return kernel.input[0] + top + bottom, kernel.input[1] + left + right
+
+
+def frame_elements(kernel: Kernel) -> int:
+    """Elements of the framed copy; 0 where the image needs no frame."""
+    height, width = framed(kernel)
+    return height * width * kernel.input[2] if any(kernel.pads) else 0
+
+
+def copy_framed(e: Emitter, kernel: Kernel, x: Buffer, frame: Buffer, machine: Machine) -> None:
+    """Write the input into the middle of ``frame``, and zeros around it."""
+    top, bottom, left, right = kernel.pads
+    height, width, channels = kernel.input
+    line = framed(kernel)[1] * channels
+
+    def fill(start: int | Expr, count: int) -> None:
+        e.sweep(
+            count,
+            machine.lanes(4),
+            lambda at, lanes: e.store(frame, start + at, splat_float(0.0, lanes), lanes),
+        )
+
+    fill(0, top * line + left * channels)
+    with e.loop(height) as row:
+        to = (row + top) * line + left * channels
+        e.sweep(
+            width * channels,
+            machine.lanes(4),
+            lambda at, lanes: e.store(
+                frame, to + at, load(x, row * (width * channels) + at, lanes), lanes
+            ),
+        )
+        with e.when(row < height - 1):
+            fill(to + width * channels, (left + right) * channels)
+    fill(((height + top - 1) * line) + (left + width) * channels, right * channels + bottom * line)
+
+
+class _FloatConvolution(Template):
+    """What both convolutions share: the frame, the walk over the image, bias and activation."""
+
+    kinds: tuple[str, ...]
+
+    def accepts(self, kernel: Kernel, machine: Machine) -> bool:  # noqa: ARG002 - any machine
+        return kernel.dtype == "float32" and kernel.kind in self.kinds
+
+    def scratch_bytes(self, kernel: Kernel, machine: Machine, config: Config) -> int:  # noqa: ARG002
+        return 4 * frame_elements(kernel)
+
+    def groups(self, kernel: Kernel, machine: Machine, config: Config) -> tuple[Group, ...]:
+        return channel_groups(kernel.output[2], machine.lanes(4), int(config["vectors"]))
+
+    @abstractmethod
+    def weight_count(self, kernel: Kernel) -> int:
+        """Weights of one output channel."""
+
+    @abstractmethod
+    def bands(self, kernel: Kernel, machine: Machine, config: Config) -> tuple[Band, ...]:
+        """How the image is walked over."""
+
+    @abstractmethod
+    def accumulate(self, tile: Tile) -> None:
+        """Add a tile's products to its accumulators."""
+
+    def function(
+        self, kernel: Kernel, machine: Machine, config: Config, statics: tuple[int, ...], name: str
+    ) -> Any:
+        e = Emitter()
+        channels = kernel.output[2]
+        x = e.parameter("x", int(np.prod(kernel.input)), "float32")
+        other = None
+        if kernel.residual is not None:
+            other = e.parameter("other", int(np.prod(kernel.output)), "float32")
+        w = e.parameter("w", self.weight_count(kernel) * channels, "float32")
+        bias = e.parameter("bias", channels, "float32")
+        if elements := frame_elements(kernel):
+            frame = e.parameter("frame", elements, "float32")
+            copy_framed(e, kernel, x, frame, machine)
+            x = frame
+        y = e.parameter("y", int(np.prod(kernel.output)), "float32")
+        depth, along = kernel.input[2], kernel.stride[1]
+        for band in self.bands(kernel, machine, config):
+            with e.loop(band.panels, "panel") as panel:
+                for group in self.groups(kernel, machine, config):
+                    with e.loop(group.repeats, "group") as repeat:
+                        first = e.value(group.first + repeat * group.channels)
+                        weights = e.value(first * self.weight_count(kernel))
+                        with e.loop(band.rows, "row") as row:
+                            line = e.value(panel * band.rows + row)
+                            done = 0
+                            for tiles, pixels in band.runs:
+                                with e.loop(tiles, "tile") as number:
+                                    column = number * pixels + done
+                                    start_in = band.first_in + line * band.step_in + column * along
+                                    start_out = band.first_out + line * band.step_out + column
+                                    tile = Tile(
+                                        e,
+                                        kernel,
+                                        machine,
+                                        config,
+                                        group,
+                                        pixels,
+                                        x=x,
+                                        w=w,
+                                        source=e.value(start_in * depth),
+                                        weights=weights,
+                                        first=first,
+                                    )
+                                    tile.begin(bias)
+                                    self.accumulate(tile)
+                                    tile.finish(y, other, e.value(start_out * channels + first))
+                                done += tiles * pixels
+        return e.function(name)
+
+
+class Tile:
+    """A few output pixels of one channel group, whose sums are in registers.
+
+    Attributes:
+        source: index of the first pixel's first input channel.
+        weights: index of the group's first weight.
+        first: the group's first output channel.
+    """
+
+    def __init__(
+        self,
+        e: Emitter,
+        kernel: Kernel,
+        machine: Machine,
+        config: Config,
+        group: Group,
+        pixels: int,
+        *,
+        x: Buffer,
+        w: Buffer,
+        source: Expr,
+        weights: Expr,
+        first: Expr,
+    ):
+        self.e, self.kernel, self.machine, self.config = e, kernel, machine, config
+        self.group, self.pixels = group, pixels
+        self.x, self.w = x, w
+        self.source, self.weights, self.first = source, weights, first
+        # a buffer for each: what is larger than 1 KiB would be taken from the heap
+        self._sums = {(p, at): e.local(n, "float32") for p, at, n in self.sums()}
+
+    def sums(self) -> list[tuple[int, int, int]]:
+        """(pixel, first channel in the group, width) of every accumulator."""
+        return [(p, at, n) for p in range(self.pixels) for at, n in self.group.vectors()]
+
+    def begin(self, bias: Buffer) -> None:
+        """Every sum starts with its channel's bias."""
+        biases = {
+            at: self.e.bind(load(bias, self.first + at, width))
+            for at, width in self.group.vectors()
+        }
+        for pixel, at, width in self.sums():
+            self.e.store(self._sums[pixel, at], 0, biases[at], width)
+
+    def add(self, pixel: int, at: int, width: int, product: Expr) -> None:
+        """Add to one accumulator."""
+        total = self._sums[pixel, at]
+        self.e.store(total, 0, load(total, 0, width) + product, width)
+
+    def pixel(self, number: int, row: int | Expr = 0, column: int | Expr = 0) -> Expr:
+        """Index of the first input channel under a tap of a pixel of the tile."""
+        kernel = self.kernel
+        width = framed(kernel)[1]
+        offset = row * width + column + number * kernel.stride[1]
+        return self.source + offset * kernel.input[2]
+
+    def finish(self, y: Buffer, other: Buffer | None, target: Expr) -> None:
+        """Activate, add the residual, store."""
+        kernel, channels = self.kernel, self.kernel.output[2]
+        for pixel, at, width in self.sums():
+            value = load(self._sums[pixel, at], 0, width)
+            value = activate(value, kernel.activation, width)
+            place = target + (pixel * channels + at)
+            if other is not None and kernel.residual is not None:
+                value = activate(value + load(other, place, width), kernel.residual, width)
+            self.e.store(y, place, value, width)
+
+
+class FloatConv(_FloatConvolution):
+    """Convolution and fully connected layer.
+
+    Knobs: ``pixels`` and ``vectors`` are the register tile, ``panel`` how many kB of input a panel
+    may hold, ``depth`` how many steps over the input channels are written out.
+    """
+
+    kinds = ("conv2d", "fully_connected")
+
+    def knobs(self, kernel: Kernel, machine: Machine) -> Knobs:
+        return {
+            "pixels": tuple(range(1, 15 if machine.registers == 32 else 8)),
+            "vectors": (1, 2, 3, 4, 6),
+            "panel": _PANELS_KB,
+            "depth": (1, 2, 4),
+        }
+
+    def default(self, kernel: Kernel, machine: Machine) -> Config:
+        lanes, columns = machine.lanes(4), _line(kernel)
+        needed = -(-kernel.output[2] // lanes)
+        best: tuple[float, int, int] | None = None
+        knobs = self.knobs(kernel, machine)
+        for vectors in (v for v in knobs["vectors"] if isinstance(v, int)):
+            for pixels in (p for p in knobs["pixels"] if isinstance(p, int)):
+                tile = min(pixels, columns)
+                # weights, and (with lanes) the inputs, are in registers beside the sums
+                spare = vectors + (tile if machine.lane_multiply else 1)
+                if vectors > needed or tile * vectors + spare > machine.registers:
+                    continue
+                loads = 1 / tile + (0.25 if machine.lane_multiply else 0.5) / vectors
+                waste = (-(-columns // tile) * tile / columns) * (
+                    -(-needed // vectors) * vectors / needed
+                )
+                few = max(1.0, 8 / (tile * vectors))
+                score = (1 + loads) * waste * few
+                if best is None or score < best[0]:
+                    best = (score, pixels, vectors)
+        _, pixels, vectors = best or (0.0, 1, 1)
+        return {"pixels": pixels, "vectors": vectors, "panel": 16, "depth": 1}
+
+    def weight_count(self, kernel: Kernel) -> int:
+        return int(np.prod(kernel.window)) * kernel.input[2]
+
+    def bands(self, kernel: Kernel, machine: Machine, config: Config) -> tuple[Band, ...]:  # noqa: ARG002
+        size = int(config["panel"]) * 1024 // (4 * kernel.input[2])
+        pixels = min(int(config["pixels"]), _line(kernel))
+        if _is_flat(kernel):
+            return flat_bands(_line(kernel), pixels, max(1, size // pixels))
+        width = framed(kernel)[1]
+        return row_bands(kernel, width, pixels, max(1, size // (width * kernel.stride[0])))
+
+    def accumulate(self, tile: Tile) -> None:
+        e, kernel, group = tile.e, tile.kernel, tile.group
+        depth = kernel.input[2]
+        step = tile.machine.lanes(4) if tile.machine.lane_multiply else 1
+        step *= int(tile.config["depth"])
+        with e.loop(kernel.window[0], "ky") as ky, e.loop(kernel.window[1], "kx") as kx:
+            tap = (ky * kernel.window[1] + kx) * (depth * group.channels)
+            taps = e.value(tile.weights + tap)
+            starts = [e.value(tile.pixel(p, ky, kx)) for p in range(tile.pixels)]
+            whole = depth // step if depth > _UNROLLED else 0
+            if whole:
+                with e.loop(whole, "c") as c:
+                    _products(tile, starts, taps, c * step, step)
+            if whole * step < depth:
+                _products(tile, starts, taps, whole * step, depth - whole * step)
+
+    def constants(self, call: Call, machine: Machine, config: Config) -> Sequence[Array]:
+        weight, bias = call.op.linear
+        matrix = weight.reshape(weight.shape[0], -1).T
+        groups = self.groups(call.kernel, machine, config)
+        return _packed(matrix, groups), bias
+
+
+def _products(tile: Tile, starts: list[Expr], taps: Expr, first: int | Expr, count: int) -> None:
+    """Products of ``count`` input channels, from ``first`` on, with their weights."""
+    e, group = tile.e, tile.group
+    lanes = tile.machine.lanes(4) if tile.machine.lane_multiply else 1
+    done = 0
+    while done < count:
+        width = min(lanes, count - done)
+        while width & (width - 1):
+            width &= width - 1
+        inputs = [e.bind(load(tile.x, start + (first + done), width)) for start in starts]
+        for part in range(width):
+            at = taps + (first + (done + part)) * group.channels
+            weights = [
+                (offset, n, e.bind(load(tile.w, at + offset, n))) for offset, n in group.vectors()
+            ]
+            for pixel, value in enumerate(inputs):
+                for offset, n, weight in weights:
+                    tile.add(pixel, offset, n, lane(value, part, width, n) * weight)
+        done += width
+
+
+class FloatDepthwise(_FloatConvolution):
+    """Depthwise convolution: every column of a tile is loaded once for all pixels that it is under.
+
+    Knobs: ``pixels`` and ``vectors`` are the register tile, ``rows`` those of a panel.
+    """
+
+    kinds = ("depthwise_conv2d",)
+
+    def knobs(self, kernel: Kernel, machine: Machine) -> Knobs:
+        return {
+            "pixels": tuple(range(1, 15 if machine.registers == 32 else 8)),
+            "vectors": (1, 2, 3, 4),
+            "rows": (1, 2, 4, 1024),
+        }
+
+    def default(self, kernel: Kernel, machine: Machine) -> Config:
+        width = kernel.output[1]
+        vectors = 2 if kernel.output[2] >= 2 * machine.lanes(4) else 1
+        most = (machine.registers - 4) // (2 * vectors)
+        if width <= most:
+            pixels = width
+        else:
+            # as few pixels as possible in a last tile that is not full, then as large as possible
+            pixels = min(range(max(most // 2, 1), most + 1), key=lambda p: (-width % p, -p))
+        return {"pixels": pixels, "vectors": vectors, "rows": 1024}
+
+    def weight_count(self, kernel: Kernel) -> int:
+        return int(np.prod(kernel.window))
+
+    def bands(self, kernel: Kernel, machine: Machine, config: Config) -> tuple[Band, ...]:  # noqa: ARG002
+        pixels = min(int(config["pixels"]), kernel.output[1])
+        return row_bands(kernel, framed(kernel)[1], pixels, int(config["rows"]))
+
+    def accumulate(self, tile: Tile) -> None:
+        e, kernel, group = tile.e, tile.kernel, tile.group
+        height, width = kernel.window
+        stride, depth = kernel.stride[1], kernel.input[2]
+        with e.loop(height, "ky") as ky:
+            taps = e.value(tile.weights + ky * (width * group.channels))
+            start = e.value(tile.pixel(0, ky) + tile.first)
+            for offset, n in group.vectors():
+                weights = [
+                    e.bind(load(tile.w, taps + (kx * group.channels + offset), n))
+                    for kx in range(width)
+                ]
+                for column in range((tile.pixels - 1) * stride + width):
+                    under = [
+                        (pixel, column - pixel * stride)
+                        for pixel in range(tile.pixels)
+                        if 0 <= column - pixel * stride < width
+                    ]
+                    if not under:
+                        continue
+                    value = e.bind(load(tile.x, start + (column * depth + offset), n))
+                    for pixel, kx in under:
+                        tile.add(pixel, offset, n, value * weights[kx])
+
+    def constants(self, call: Call, machine: Machine, config: Config) -> Sequence[Array]:
+        weight, bias = call.op.linear
+        matrix = weight.reshape(-1, weight.shape[3])
+        return _packed(matrix, self.groups(call.kernel, machine, config)), bias
+
+
+def _is_flat(kernel: Kernel) -> bool:
+    return kernel.window == (1, 1) and kernel.stride == (1, 1) and not any(kernel.pads)
+
+
+def _line(kernel: Kernel) -> int:
+    """Output pixels in a row, or in all where rows do not matter."""
+    height, width = kernel.output[:2]
+    return height * width if _is_flat(kernel) else width
+
+
+def _packed(matrix: Array, groups: Sequence[Group]) -> Array:
+    """Weights (taps, channels) group by group, one repeat after the other."""
+    parts = []
+    for group in groups:
+        for repeat in range(group.repeats):
+            first = group.first + repeat * group.channels
+            parts.append(matrix[:, first : first + group.channels].ravel())
+    return np.ascontiguousarray(np.concatenate(parts), dtype=np.float32)
+
+
+TEMPLATES: tuple[Template, ...] = (FloatConv(), FloatDepthwise())

@@ -1,0 +1,237 @@
+"""Operators without weights in float32: sums, products, pools, padding, softmax."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+from tvm import tirx
+
+from edgeofa.backends.tvm.emit import Buffer, Emitter, Expr, larger, load, smaller, splat_float
+from edgeofa.backends.tvm.float_conv import copy_framed
+from edgeofa.backends.tvm.float_finish import activate
+from edgeofa.backends.tvm.kernels import Kernel
+from edgeofa.backends.tvm.machine import Machine
+from edgeofa.backends.tvm.templates import Call, Config, Knobs, Template
+from edgeofa.graph.ir import Array
+
+
+class _FloatSimple(Template):
+    """An operator with one obvious way to be computed: no knobs, no constants."""
+
+    kinds: tuple[str, ...]
+
+    def accepts(self, kernel: Kernel, machine: Machine) -> bool:  # noqa: ARG002 - any machine
+        return kernel.dtype == "float32" and kernel.kind in self.kinds and kernel.residual is None
+
+    def knobs(self, kernel: Kernel, machine: Machine) -> Knobs:  # noqa: ARG002 - there are none
+        return {}
+
+    def default(self, kernel: Kernel, machine: Machine) -> Config:  # noqa: ARG002
+        return {}
+
+    def constants(self, call: Call, machine: Machine, config: Config) -> Sequence[Array]:  # noqa: ARG002
+        return ()
+
+    def function(
+        self, kernel: Kernel, machine: Machine, config: Config, statics: tuple[int, ...], name: str
+    ) -> Any:
+        e = Emitter()
+        x = e.parameter("x", prod(kernel.input), "float32")
+        other = None
+        if kernel.other != "none":
+            counts = {"same": prod(kernel.input), "channel": kernel.input[-1], "scalar": 1}
+            other = e.parameter("other", counts[kernel.other], "float32")
+        y = e.parameter("y", prod(kernel.output), "float32")
+        self.write(e, kernel, machine, x, other, y)
+        return e.function(name)
+
+    @abstractmethod
+    def write(
+        self,
+        e: Emitter,
+        kernel: Kernel,
+        machine: Machine,
+        x: Buffer,
+        other: Buffer | None,
+        y: Buffer,
+    ) -> None:
+        """The function's statements."""
+
+
+class FloatElementwise(_FloatSimple):
+    """Sum, product and hard-swish, channel vector by channel vector."""
+
+    kinds = ("add", "mul", "hard_swish")
+
+    def write(
+        self,
+        e: Emitter,
+        kernel: Kernel,
+        machine: Machine,
+        x: Buffer,
+        other: Buffer | None,
+        y: Buffer,
+    ) -> None:
+        lanes, channels = machine.lanes(4), kernel.input[-1]
+
+        def one(at: Expr, from_other: Expr, width: int) -> None:
+            value = e.bind(load(x, at, width))
+            if other is None:
+                gate = larger(value + splat_float(3.0, width), splat_float(0.0, width))
+                value = smaller(gate, splat_float(6.0, width)) * value
+                value = value * splat_float(1 / 6, width)
+            elif kernel.kind == "add":
+                value = value + _operand(other, kernel, from_other, width)
+            else:
+                value = value * _operand(other, kernel, from_other, width)
+            e.store(y, at, activate(value, kernel.activation, width), width)
+
+        if kernel.other == "channel":
+            with e.loop(prod(kernel.input) // channels) as pixel:
+                start = e.value(pixel * channels)
+                e.sweep(channels, lanes, lambda at, width: one(start + at, at, width))
+        else:
+            e.sweep(prod(kernel.input), lanes, lambda at, width: one(at, at, width))
+
+
+def _operand(other: Buffer, kernel: Kernel, at: Expr, width: int) -> Expr:
+    if kernel.other != "scalar":
+        return load(other, at, width)
+    one = load(other, 0)
+    return one if width == 1 else tirx.Broadcast(one, width)
+
+
+class FloatMean(_FloatSimple):
+    """Average over all pixels, a channel vector at a time."""
+
+    kinds = ("mean",)
+
+    def write(
+        self,
+        e: Emitter,
+        kernel: Kernel,
+        machine: Machine,
+        x: Buffer,
+        other: Buffer | None,  # noqa: ARG002 - the contract
+        y: Buffer,
+    ) -> None:
+        height, width, channels = kernel.input
+
+        def one(at: int | Expr, lanes: int) -> None:
+            total = e.local(lanes, "float32")
+            e.store(total, 0, splat_float(0.0, lanes), lanes)
+            with e.loop(height * width) as pixel:
+                value = load(x, pixel * channels + at, lanes)
+                e.store(total, 0, load(total, 0, lanes) + value, lanes)
+            mean = load(total, 0, lanes) * splat_float(1 / (height * width), lanes)
+            e.store(y, at, mean, lanes)
+
+        e.sweep(channels, machine.lanes(4), one)
+
+
+class FloatPool(_FloatSimple):
+    """Largest or average value under a window; pixels outside do not count."""
+
+    kinds = ("average_pool2d", "max_pool2d")
+
+    def write(
+        self,
+        e: Emitter,
+        kernel: Kernel,
+        machine: Machine,
+        x: Buffer,
+        other: Buffer | None,  # noqa: ARG002 - the contract
+        y: Buffer,
+    ) -> None:
+        height, width, channels = kernel.input
+        top, _, left, _ = kernel.pads
+        is_max = kernel.kind == "max_pool2d"
+
+        def bounds(number: Expr, stride: int, before: int, window: int, size: int) -> Any:
+            first = e.bind(number * stride - before)
+            low = e.bind(tirx.Max(first, tirx.IntImm("int32", 0)))
+            high = e.bind(tirx.Min(first + window, tirx.IntImm("int32", size)))
+            return low, high
+
+        with e.loop(kernel.output[0]) as row, e.loop(kernel.output[1]) as column:
+            row_low, row_high = bounds(row, kernel.stride[0], top, kernel.window[0], height)
+            low, high = bounds(column, kernel.stride[1], left, kernel.window[1], width)
+            start = e.value((row * kernel.output[1] + column) * channels)
+
+            def one(at: int | Expr, lanes: int) -> None:
+                found = e.local(lanes, "float32")
+                empty = float.fromhex("-0x1.fffffep+127") if is_max else 0.0
+                e.store(found, 0, splat_float(empty, lanes), lanes)
+                with e.loop(row_high - row_low) as ky, e.loop(high - low) as kx:
+                    pixel = (row_low + ky) * width + low + kx
+                    value = load(x, pixel * channels + at, lanes)
+                    old = load(found, 0, lanes)
+                    e.store(found, 0, tirx.Max(old, value) if is_max else old + value, lanes)
+                value = load(found, 0, lanes)
+                if not is_max:
+                    count = tirx.Cast("float32", (row_high - row_low) * (high - low))
+                    value = value / (count if lanes == 1 else tirx.Broadcast(count, lanes))
+                e.store(y, start + at, activate(value, kernel.activation, lanes), lanes)
+
+            e.sweep(channels, machine.lanes(4), one)
+
+
+class FloatPad(_FloatSimple):
+    """Zeros around an image."""
+
+    kinds = ("pad",)
+
+    def write(
+        self,
+        e: Emitter,
+        kernel: Kernel,
+        machine: Machine,
+        x: Buffer,
+        other: Buffer | None,  # noqa: ARG002 - the contract
+        y: Buffer,
+    ) -> None:
+        copy_framed(e, kernel, x, y, machine)
+
+
+class FloatSoftmax(_FloatSimple):
+    """Softmax over the last axis, number by number: it is the smallest part of any network."""
+
+    kinds = ("softmax",)
+
+    def write(
+        self,
+        e: Emitter,
+        kernel: Kernel,
+        machine: Machine,  # noqa: ARG002 - the contract
+        x: Buffer,
+        other: Buffer | None,  # noqa: ARG002 - the contract
+        y: Buffer,
+    ) -> None:
+        channels = kernel.input[-1]
+        with e.loop(prod(kernel.input) // channels) as pixel:
+            start = e.value(pixel * channels)
+            found = e.local(1, "float32")
+            e.store(found, 0, load(x, start))
+            with e.loop(channels) as c:
+                e.store(found, 0, tirx.Max(load(found, 0), load(x, start + c)))
+            largest = e.bind(load(found, 0))
+            e.store(found, 0, splat_float(0.0, 1))
+            with e.loop(channels) as c:
+                value = e.bind(tirx.exp(load(x, start + c) - largest))
+                e.store(y, start + c, value)
+                e.store(found, 0, load(found, 0) + value)
+            total = e.bind(load(found, 0))
+            with e.loop(channels) as c:
+                e.store(y, start + c, load(y, start + c) / total)
+
+
+TEMPLATES: tuple[Template, ...] = (
+    FloatElementwise(),
+    FloatMean(),
+    FloatPool(),
+    FloatPad(),
+    FloatSoftmax(),
+)
