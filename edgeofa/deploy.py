@@ -8,7 +8,7 @@ table, accuracy model, budgets ─► subnet ─► graph ─► artifacts ─�
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,13 +136,15 @@ def deploy(request: Request, steps: Steps, device: Device | None = None) -> tupl
     space = load_space(request.space or target.default_space)
     backends = target.backends if request.backend == "auto" else (request.backend,)
     with steps("load tables and accuracy model"):
-        candidates = load_candidates(
-            target,
-            space,
-            request.backend,
-            request.precision,
-            request.threads,
-            proxy=request.random_weights,
+        candidates = _compilable(
+            load_candidates(
+                target,
+                space,
+                request.backend,
+                request.precision,
+                request.threads,
+                proxy=request.random_weights,
+            )
         )
     with steps("reach the device"):
         device = device or device_for(target, request.device)
@@ -190,6 +192,21 @@ def deploy(request: Request, steps: Steps, device: Device | None = None) -> tupl
             material = make_material(best.network.graph, best.network.inputs)
             deployment = write_results(record, best.placement.artifact, material, folder)
     return deployment, folder
+
+
+def _compilable(candidates: Sequence[Inputs]) -> list[Inputs]:
+    """Those whose back end can compile here: no subnet is planned for an extra that was left out.
+
+    Raises ``SetupError`` with the command that brings it where there is no other.
+    """
+    from edgeofa.backends.registry import why_not
+
+    reasons = {c.table.header.backend: why_not(c.table.header.backend) for c in candidates}
+    found = [c for c in candidates if reasons[c.table.header.backend] is None]
+    missing = next((reason for reason in reasons.values() if reason is not None), None)
+    if not found and missing is not None:
+        raise missing
+    return found
 
 
 def cost_of(target: Target, placement: Placement, threads: int) -> Budget:

@@ -20,7 +20,7 @@ def tvm_problem() -> str | None:
         try:
             found = metadata.version(name)
         except metadata.PackageNotFoundError:
-            return f"the back end tvm needs the package {name}, which is not installed"
+            return f"the package {name} is not installed"
         if found != pin:
             wrong.append(f"{name} {found} is installed, and edgeofa knows {pin}")
     return "; ".join(wrong) or None
