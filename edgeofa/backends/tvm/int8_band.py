@@ -38,9 +38,7 @@ def band_bytes(kernel: Kernel, pixel_bytes: int) -> int:
     return -(-(kernel.window[0] * width * pixel_bytes + SLACK) // _COPY) * _COPY
 
 
-def make_band(
-    e: Emitter, kernel: Kernel, scratch: Buffer, padding: Expr, pixel_bytes: int
-) -> Band:
+def make_band(e: Emitter, kernel: Kernel, scratch: Buffer, padding: Expr, pixel_bytes: int) -> Band:
     """Fill the room for the rows of a window with padding."""
     width = kernel.input[-2] + kernel.pads[2] + kernel.pads[3]
     band = Band(scratch, kernel.window[0], width * pixel_bytes, pixel_bytes)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from edgeofa.backends.tvm.emit import Buffer, Emitter, Expr, larger, load, smaller, splat
 from edgeofa.backends.tvm.int8_isa import Isa, Mode
+from edgeofa.errors import UnsupportedOperator
 
 Int32 = NDArray[np.int32]
 #: padding, 3 limits, 3 of the residual, then up to 4 numbers for each of 3 rescalings
@@ -49,7 +50,9 @@ def header(
         out[_RESIDUAL_ZERO] = residual.zero_point
         rescales = residual.rescales
     for i, (multiplier, shift) in enumerate(rescales):
-        values = isa.constants(np.array([multiplier]), np.array([shift]), "any")
+        if shift > 0:
+            raise UnsupportedOperator(f"a sum whose scales lie {shift} bits too far apart")
+        values = isa.constants(np.array([multiplier]), np.array([shift]), "down")
         place = _RESCALES + _PER_RESCALE * i
         out[place : place + len(values)] = [int(v[0]) for v in values]
     return out.astype(np.int32)
@@ -78,8 +81,8 @@ class Header:
         """One of the scalar rescalings."""
         isa = self._isa
         place = _RESCALES + _PER_RESCALE * number
-        constants = [splat(self.scalar(place + i), isa.lanes) for i in range(isa.count("any"))]
-        return isa.rescale(self._e, x, constants, "any")
+        constants = [splat(self.scalar(place + i), isa.lanes) for i in range(isa.count("down"))]
+        return isa.rescale(self._e, x, constants, "down")
 
     def add_residual(self, x: Expr, other: Expr) -> Expr:
         """The fused sum of an operator's output (without zero point) and stored values, rescaled.

@@ -287,9 +287,7 @@ class _Writer:
         return self.e.bind(first if extent % count == 0 else tirx.Min(first, extent - count), "m")
 
     def _bases(self, first: Expr, stride: int, offset: Expr | int = 0) -> list[Expr]:
-        return [
-            self.e.bind(offset + (first + p) * stride, "b") for p in range(self.tile.pixels)
-        ]
+        return [self.e.bind(offset + (first + p) * stride, "b") for p in range(self.tile.pixels)]
 
     def write_strided(self) -> None:
         """Pointwise with a stride: pixels of every so many rows and columns."""
@@ -321,9 +319,7 @@ class _Writer:
         span = kernel.window[1] * channels
         with e.loop(kernel.output[-3], "oy") as oy:
             advance(e, band, kernel, self.x, padding, oy)
-            rows = [
-                band.row(e, oy * kernel.stride[0] + ky) for ky in range(kernel.window[0])
-            ]
+            rows = [band.row(e, oy * kernel.stride[0] + ky) for ky in range(kernel.window[0])]
             with e.loop(ceil(width / tile.pixels), "t") as t:
                 first = self._first(t, tile.pixels, width)
                 for p in range(tile.pixels):
@@ -339,7 +335,9 @@ class _Writer:
                     self.write_tile(scratch, bases, oy * width + first, group)
 
 
-def build(kernel: Kernel, isa: Isa, config: Mapping[str, int | str], mode: Mode, name: str) -> PrimFunc:
+def build(
+    kernel: Kernel, isa: Isa, config: Mapping[str, int | str], mode: Mode, name: str
+) -> PrimFunc:
     """The function: (input, [other summand], weights, constants, [scratch], output)."""
     tile = tiling(kernel, isa, config)
     writer = _Writer(kernel, isa, tile, mode)

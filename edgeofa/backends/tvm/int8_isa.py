@@ -1,7 +1,8 @@
 """The int8 arithmetic of each machine: products summed into int32, requantisation, narrowing.
 
 ``mode`` says what a rescaling must reckon with: ``right`` where every shift is to the right by at
-least one bit, which is what layers nearly always have, ``any`` for the rest.
+least one bit, which is what layers nearly always have, ``down`` where none is to the left, ``any``
+for the rest.
 
 A tile's products are taken in *chunks* of the reduction: ``chunk`` elements at a time, then tails
 of ``tail`` elements, the last of which may overlap what was summed already (its weights are zero
@@ -35,7 +36,7 @@ from edgeofa.backends.tvm.emit import (
 )
 
 Ints = NDArray[np.int64]
-Mode = Literal["right", "any"]
+Mode = Literal["right", "down", "any"]
 
 
 class Isa(ABC):
@@ -156,7 +157,7 @@ class Neon(Isa):
         return [e.bind(pairs(pairs(a, b), pairs(c, d)), "sum")]
 
     def constants(self, multiplier: Ints, shift: Ints, mode: Mode) -> list[Ints]:
-        if mode == "right":
+        if mode != "any":
             return [multiplier, shift]
         return [multiplier, np.minimum(shift, 0), np.maximum(shift, 0)]
 
@@ -184,14 +185,27 @@ class Neon(Isa):
             count = 4 if len(flat) - start >= 4 else 2 if len(flat) - start >= 2 else 1
             group = flat[start : start + count]
             out = self._narrow(e, [value for _, _, value in group], limits)
-            place, offset, _ = group[0]
-            if all(p is place for p, _, _ in group) and count > 1:
-                e.store(y, place + offset, out, 4 * count)
-            else:
-                words = e.bind(bits(f"int32x{max(count, 2)}", out), "words")
-                for i, (place, offset, _) in enumerate(group):
-                    e.store(y, place + offset, bits("int8x4", tirx.Shuffle([words], [i])), 4)
+            self._store(e, y, [(p, offset) for p, offset, _ in group], out)
             start += count
+
+    def _store(self, e: Emitter, y: Buffer, places: Sequence[tuple[Expr, int]], out: Expr) -> None:
+        """Store the four bytes of each place, neighbours together."""
+        lanes = max(4 * len(places), 8)
+        i = 0
+        while i < len(places):
+            place, offset = places[i]
+            run = 1
+            while i + run < len(places) and places[i + run][0] is place:
+                run += 1
+            run = run if run in (1, 2, 4) and i % run == 0 else 1
+            part = out
+            if run == 2 and lanes == 16:
+                part = (low_half if i == 0 else high_half)("int8x8", out)
+            elif run == 1:
+                words = bits(f"int32x{lanes // 4}", out)
+                part = bits("int8x4", tirx.Shuffle([words], [i]))
+            e.store(y, place + offset, part, 4 * run)
+            i += run
 
     def _narrow(self, e: Emitter, values: Sequence[Expr], limits: Sequence[Expr]) -> Expr:
         """8 or 16 stored values of one, two or four vectors."""
@@ -251,7 +265,7 @@ class X86(Isa):
         right = np.maximum(-shift, 0)
         half = (np.int64(1) << right) >> 1
         arrays = [multiplier, right, half]
-        return arrays if mode == "right" else [*arrays, np.maximum(shift, 0)]
+        return arrays if mode != "any" else [*arrays, np.maximum(shift, 0)]
 
     def rescale(self, e: Emitter, x: Expr, constants: Sequence[Expr], mode: Mode) -> Expr:
         multiplier, right, half = constants[:3]
@@ -352,11 +366,6 @@ class Madd(X86):
         """Sums of two neighbouring products of int16."""
         name = "llvm.x86.avx512.pmaddw.d.512" if self.lanes == 16 else "llvm.x86.avx2.pmadd.wd"
         return instruction(f"int32x{self.lanes}", name, x, w)
-
-
-def splat_all(values: Sequence[Expr], lanes: int) -> list[Expr]:
-    """Scalars in every lane."""
-    return [splat(constant(value), lanes) for value in values]
 
 
 def widen(x: Expr, lanes: int) -> Expr:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeofa.backends.tvm import int8_conv
+from edgeofa.backends.tvm import int8_conv, int8_depthwise
 from edgeofa.backends.tvm.int8_constants import Residual, header, rescaling_mode
 from edgeofa.backends.tvm.int8_isa import Ints, Isa, Madd, Mode, Neon, NeonDot, Vnni
 from edgeofa.backends.tvm.kernels import Kernel
@@ -63,9 +63,7 @@ def _linear_header(call: Call, isa: Isa) -> Array:
     low, high = activation_range(call.kernel.activation, between)
     zero = between.zero_point
     first, second = numbers.inputs
-    residual = Residual(
-        low - zero, high - zero, other.zero_point, (first, second, numbers.output)
-    )
+    residual = Residual(low - zero, high - zero, other.zero_point, (first, second, numbers.output))
     limits = _limits(call.residual.activation, result)
     return header(isa, source.zero_point, limits, residual)
 
@@ -134,4 +132,40 @@ class Conv(_Linear):
         return int8_conv.scratch_bytes(kernel, int8_conv.tiling(kernel, isa_of(machine), config))
 
 
-TEMPLATES: list[Template] = [Conv()]
+class Depthwise(_Linear):
+    """Depthwise convolutions."""
+
+    def accepts(self, kernel: Kernel, machine: Machine) -> bool:  # noqa: ARG002 - all of them
+        kind, dtype = kernel.kind, kernel.dtype
+        return dtype == "int8" and kind == "depthwise_conv2d" and kernel.residual is None
+
+    def knobs(self, kernel: Kernel, machine: Machine) -> Knobs:  # noqa: ARG002
+        return {"pixels": (1, 2, 3, 4, 5, 6, 7, 8)}
+
+    def default(self, kernel: Kernel, machine: Machine) -> Config:  # noqa: ARG002
+        return {"pixels": 2 if machine.registers == 16 else 4}
+
+    def function(
+        self, kernel: Kernel, machine: Machine, config: Config, statics: tuple[int, ...], name: str
+    ) -> PrimFunc:
+        mode = _MODES[statics[0]]
+        return int8_depthwise.build(kernel, isa_of(machine), config, mode, name)
+
+    def constants(self, call: Call, machine: Machine, config: Config) -> Sequence[Array]:  # noqa: ARG002
+        isa, kernel = isa_of(machine), call.kernel
+        source, between, _ = _quantizations(call)
+        weight, bias = call.op.linear
+        taps = weight[0]
+        offset = source.zero_point + isa.input_offset
+        folded = bias.astype(np.int64) - offset * taps.sum(axis=(0, 1), dtype=np.int64)
+        multiplier, shift = _channels(call, source, between)
+        mode = self.mode(call, source, between)
+        blocks = int8_depthwise.pack_constants(kernel, isa, folded, multiplier, shift, mode)
+        packed = int8_depthwise.pack_weights(kernel, isa, taps)
+        return packed, np.concatenate([_linear_header(call, isa), blocks])
+
+    def scratch_bytes(self, kernel: Kernel, machine: Machine, config: Config) -> int:  # noqa: ARG002
+        return int8_depthwise.scratch_bytes(kernel, isa_of(machine))
+
+
+TEMPLATES: list[Template] = [Conv(), Depthwise()]
