@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -25,56 +26,44 @@ _UNROLLED = 16
 _PANELS_KB = (4, 8, 16, 32, 64, 4096)
 
 
-def framed(kernel: Kernel) -> tuple[int, int]:
-    """Height and width of the input with its frame of zeros."""
-    top, bottom, left, right = kernel.pads
-    return kernel.input[0] + top + bottom, kernel.input[1] + left + right
-
-
-def frame_elements(kernel: Kernel) -> int:
-    """Elements of the framed copy; 0 where the image needs no frame."""
-    height, width = framed(kernel)
-    return height * width * kernel.input[2] if any(kernel.pads) else 0
-
-
-def copy_framed(e: Emitter, kernel: Kernel, x: Buffer, frame: Buffer, machine: Machine) -> None:
-    """Write the input into the middle of ``frame``, and zeros around it."""
+def write_frame(
+    e: Emitter, kernel: Kernel, frame: Buffer, machine: Machine, x: Buffer | None = None
+) -> None:
+    """Write the padding around the middle of ``frame``, and the input ``x``, if given, into it."""
     top, bottom, left, right = kernel.pads
     height, width, channels = kernel.input
-    line = framed(kernel)[1] * channels
+    line, inner = kernel.frame[1] * channels, width * channels
+    lanes = machine.lanes(4)
 
     def fill(start: int | Expr, count: int) -> None:
-        e.sweep(
-            count,
-            machine.lanes(4),
-            lambda at, lanes: e.store(frame, start + at, splat_float(0.0, lanes), lanes),
-        )
+        e.sweep(count, lanes, lambda at, n: e.store(frame, start + at, splat_float(0.0, n), n))
 
     fill(0, top * line + left * channels)
     with e.loop(height) as row:
-        to = (row + top) * line + left * channels
-        e.sweep(
-            width * channels,
-            machine.lanes(4),
-            lambda at, lanes: e.store(
-                frame, to + at, load(x, row * (width * channels) + at, lanes), lanes
-            ),
-        )
+        to = e.value((row + top) * line + left * channels)
+        if x is not None:
+            image = x
+            start = e.value(row * inner)
+            e.sweep(
+                inner, lanes, lambda at, n: e.store(frame, to + at, load(image, start + at, n), n)
+            )
         with e.when(row < height - 1):
-            fill(to + width * channels, (left + right) * channels)
-    fill(((height + top - 1) * line) + (left + width) * channels, right * channels + bottom * line)
+            fill(to + inner, (left + right) * channels)
+    fill((height + top - 1) * line + left * channels + inner, right * channels + bottom * line)
 
 
 class _FloatConvolution(Template):
     """What both convolutions share: the frame, the walk over the image, bias and activation."""
 
     kinds: tuple[str, ...]
+    frames = True
 
     def accepts(self, kernel: Kernel, machine: Machine) -> bool:  # noqa: ARG002 - any machine
         return kernel.dtype == "float32" and kernel.kind in self.kinds
 
     def scratch_bytes(self, kernel: Kernel, machine: Machine, config: Config) -> int:  # noqa: ARG002
-        return 4 * frame_elements(kernel)
+        copied = any(kernel.pads) and not kernel.framed
+        return 4 * prod(kernel.frame) * kernel.input[2] if copied else 0
 
     def groups(self, kernel: Kernel, machine: Machine, config: Config) -> tuple[Group, ...]:
         return channel_groups(kernel.output[2], machine.lanes(4), int(config["vectors"]))
@@ -96,49 +85,55 @@ class _FloatConvolution(Template):
     ) -> Any:
         e = Emitter()
         channels = kernel.output[2]
-        x = e.parameter("x", int(np.prod(kernel.input)), "float32")
+        x = e.parameter("x", kernel.input_elements, "float32")
         other = None
         if kernel.residual is not None:
-            other = e.parameter("other", int(np.prod(kernel.output)), "float32")
+            other = e.parameter("other", prod(kernel.output), "float32")
         w = e.parameter("w", self.weight_count(kernel) * channels, "float32")
         bias = e.parameter("bias", channels, "float32")
-        if elements := frame_elements(kernel):
-            frame = e.parameter("frame", elements, "float32")
-            copy_framed(e, kernel, x, frame, machine)
+        if kernel.framed:
+            write_frame(e, kernel, x, machine)
+        elif any(kernel.pads):
+            frame = e.parameter("frame", prod(kernel.frame) * kernel.input[2], "float32")
+            write_frame(e, kernel, frame, machine, x)
             x = frame
-        y = e.parameter("y", int(np.prod(kernel.output)), "float32")
-        depth, along = kernel.input[2], kernel.stride[1]
+        y = e.parameter("y", kernel.output_elements, "float32")
+        groups = self.groups(kernel, machine, config)
+
+        def write(band: Band, group: Group, repeat: Expr, line: Expr, column: Expr, n: int) -> None:
+            first = e.value(group.first + repeat * group.channels)
+            weights = e.value(first * self.weight_count(kernel))
+            start_in = band.first_in + line * band.step_in + column * kernel.stride[1]
+            start_out = band.first_out + line * band.step_out + column
+            tile = Tile(
+                e,
+                kernel,
+                machine,
+                config,
+                group,
+                n,
+                x=x,
+                w=w,
+                source=e.value(start_in * kernel.input[2]),
+                weights=weights,
+                first=first,
+            )
+            tile.begin(bias)
+            self.accumulate(tile)
+            tile.finish(y, other, e.value(start_out * channels + first))
+
         for band in self.bands(kernel, machine, config):
             with e.loop(band.panels, "panel") as panel:
-                for group in self.groups(kernel, machine, config):
-                    with e.loop(group.repeats, "group") as repeat:
-                        first = e.value(group.first + repeat * group.channels)
-                        weights = e.value(first * self.weight_count(kernel))
-                        with e.loop(band.rows, "row") as row:
-                            line = e.value(panel * band.rows + row)
-                            done = 0
-                            for tiles, pixels in band.runs:
-                                with e.loop(tiles, "tile") as number:
-                                    column = number * pixels + done
-                                    start_in = band.first_in + line * band.step_in + column * along
-                                    start_out = band.first_out + line * band.step_out + column
-                                    tile = Tile(
-                                        e,
-                                        kernel,
-                                        machine,
-                                        config,
-                                        group,
-                                        pixels,
-                                        x=x,
-                                        w=w,
-                                        source=e.value(start_in * depth),
-                                        weights=weights,
-                                        first=first,
-                                    )
-                                    tile.begin(bias)
-                                    self.accumulate(tile)
-                                    tile.finish(y, other, e.value(start_out * channels + first))
-                                done += tiles * pixels
+                if config["inner"] == "channels":
+                    for line, column, n in band.tiles(e, panel):
+                        for group in groups:
+                            with e.loop(group.repeats, "group") as repeat:
+                                write(band, group, repeat, line, column, n)
+                else:
+                    for group in groups:
+                        with e.loop(group.repeats, "group") as repeat:
+                            for line, column, n in band.tiles(e, panel):
+                                write(band, group, repeat, line, column, n)
         return e.function(name)
 
 
@@ -194,8 +189,7 @@ class Tile:
     def pixel(self, number: int, row: int | Expr = 0, column: int | Expr = 0) -> Expr:
         """Index of the first input channel under a tap of a pixel of the tile."""
         kernel = self.kernel
-        width = framed(kernel)[1]
-        offset = row * width + column + number * kernel.stride[1]
+        offset = row * kernel.frame[1] + column + number * kernel.stride[1]
         return self.source + offset * kernel.input[2]
 
     def finish(self, y: Buffer, other: Buffer | None, target: Expr) -> None:
@@ -213,8 +207,9 @@ class Tile:
 class FloatConv(_FloatConvolution):
     """Convolution and fully connected layer.
 
-    Knobs: ``pixels`` and ``vectors`` are the register tile, ``panel`` how many kB of input a panel
-    may hold, ``depth`` how many steps over the input channels are written out.
+    Knobs: ``pixels`` and ``vectors`` are the register tile, ``panel`` how many kB of input and
+    output a panel may hold, ``depth`` how many steps over the input channels are written out,
+    ``inner`` whether a panel's tiles or its channel groups are the inner loop.
     """
 
     kinds = ("conv2d", "fully_connected")
@@ -225,6 +220,7 @@ class FloatConv(_FloatConvolution):
             "vectors": (1, 2, 3, 4, 6),
             "panel": _PANELS_KB,
             "depth": (1, 2, 4),
+            "inner": ("tiles", "channels"),
         }
 
     def default(self, kernel: Kernel, machine: Machine) -> Config:
@@ -248,18 +244,20 @@ class FloatConv(_FloatConvolution):
                 if best is None or score < best[0]:
                     best = (score, pixels, vectors)
         _, pixels, vectors = best or (0.0, 1, 1)
-        return {"pixels": pixels, "vectors": vectors, "panel": 16, "depth": 1}
+        # weights that stay in the first-level cache are read for every tile, others for every panel
+        weights = 4 * self.weight_count(kernel) * kernel.output[2]
+        inner = "channels" if weights <= machine.l1_bytes * 3 // 4 else "tiles"
+        return {"pixels": pixels, "vectors": vectors, "panel": 16, "depth": 1, "inner": inner}
 
     def weight_count(self, kernel: Kernel) -> int:
-        return int(np.prod(kernel.window)) * kernel.input[2]
+        return prod(kernel.window) * kernel.input[2]
 
     def bands(self, kernel: Kernel, machine: Machine, config: Config) -> tuple[Band, ...]:  # noqa: ARG002
-        size = int(config["panel"]) * 1024 // (4 * kernel.input[2])
+        size = int(config["panel"]) * 1024 // (4 * (kernel.input[2] + kernel.output[2]))
         pixels = min(int(config["pixels"]), _line(kernel))
         if _is_flat(kernel):
             return flat_bands(_line(kernel), pixels, max(1, size // pixels))
-        width = framed(kernel)[1]
-        return row_bands(kernel, width, pixels, max(1, size // (width * kernel.stride[0])))
+        return row_bands(kernel, pixels, max(1, size // (kernel.frame[1] * kernel.stride[0])))
 
     def accumulate(self, tile: Tile) -> None:
         e, kernel, group = tile.e, tile.kernel, tile.group
@@ -308,7 +306,8 @@ def _products(tile: Tile, starts: list[Expr], taps: Expr, first: int | Expr, cou
 class FloatDepthwise(_FloatConvolution):
     """Depthwise convolution: every column of a tile is loaded once for all pixels that it is under.
 
-    Knobs: ``pixels`` and ``vectors`` are the register tile, ``rows`` those of a panel.
+    Knobs: ``pixels`` and ``vectors`` are the register tile, ``rows`` those of a panel, ``inner``
+    whether a panel's tiles or its channel groups are the inner loop.
     """
 
     kinds = ("depthwise_conv2d",)
@@ -318,6 +317,7 @@ class FloatDepthwise(_FloatConvolution):
             "pixels": tuple(range(1, 15 if machine.registers == 32 else 8)),
             "vectors": (1, 2, 3, 4),
             "rows": (1, 2, 4, 1024),
+            "inner": ("tiles", "channels"),
         }
 
     def default(self, kernel: Kernel, machine: Machine) -> Config:
@@ -329,14 +329,16 @@ class FloatDepthwise(_FloatConvolution):
         else:
             # as few pixels as possible in a last tile that is not full, then as large as possible
             pixels = min(range(max(most // 2, 1), most + 1), key=lambda p: (-width % p, -p))
-        return {"pixels": pixels, "vectors": vectors, "rows": 1024}
+        weights = 4 * self.weight_count(kernel) * kernel.output[2]
+        inner = "channels" if weights <= machine.l1_bytes // 2 else "tiles"
+        return {"pixels": pixels, "vectors": vectors, "rows": 1024, "inner": inner}
 
     def weight_count(self, kernel: Kernel) -> int:
-        return int(np.prod(kernel.window))
+        return prod(kernel.window)
 
     def bands(self, kernel: Kernel, machine: Machine, config: Config) -> tuple[Band, ...]:  # noqa: ARG002
         pixels = min(int(config["pixels"]), kernel.output[1])
-        return row_bands(kernel, framed(kernel)[1], pixels, int(config["rows"]))
+        return row_bands(kernel, pixels, int(config["rows"]))
 
     def accumulate(self, tile: Tile) -> None:
         e, kernel, group = tile.e, tile.kernel, tile.group
@@ -369,7 +371,8 @@ class FloatDepthwise(_FloatConvolution):
 
 
 def _is_flat(kernel: Kernel) -> bool:
-    return kernel.window == (1, 1) and kernel.stride == (1, 1) and not any(kernel.pads)
+    plain = not any(kernel.pads) and not any(kernel.margin)
+    return kernel.window == (1, 1) and kernel.stride == (1, 1) and plain
 
 
 def _line(kernel: Kernel) -> int:

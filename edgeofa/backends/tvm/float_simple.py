@@ -10,7 +10,7 @@ from typing import Any
 from tvm import tirx
 
 from edgeofa.backends.tvm.emit import Buffer, Emitter, Expr, larger, load, smaller, splat_float
-from edgeofa.backends.tvm.float_conv import copy_framed
+from edgeofa.backends.tvm.float_conv import write_frame
 from edgeofa.backends.tvm.float_finish import activate
 from edgeofa.backends.tvm.kernels import Kernel
 from edgeofa.backends.tvm.machine import Machine
@@ -193,7 +193,7 @@ class FloatPad(_FloatSimple):
         other: Buffer | None,  # noqa: ARG002 - the contract
         y: Buffer,
     ) -> None:
-        copy_framed(e, kernel, x, y, machine)
+        write_frame(e, kernel, y, machine, x)
 
 
 class FloatSoftmax(_FloatSimple):

@@ -120,9 +120,11 @@ def _plan(
     the arena. What is fused away takes no memory; buffers are whole cache lines."""
     used = sorted({graph.input, *(n for c in calls for n in (*c.inputs, c.output))})
     place = {number: n for n, number in enumerate(used)}
+    width = 4 if graph.precision == "float32" else 1
+    sizes = {graph.input: graph.input_tensor.nbytes}
+    sizes |= {call.output: width * call.kernel.output_elements for call in calls}
     tensors = tuple(
-        Tensor(graph.tensors[n].name, (1, _padded(graph.tensors[n].nbytes)), Quantization(1.0, 0))
-        for n in used
+        Tensor(graph.tensors[n].name, (1, _padded(sizes[n])), Quantization(1.0, 0)) for n in used
     )
     ops = tuple(
         Op(c.kernel.kind, c.op.name, tuple(place[n] for n in c.inputs), place[c.output])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from edgeofa.backends.tvm.emit import Emitter, Expr
 from edgeofa.backends.tvm.kernels import Kernel
 
 
@@ -29,6 +30,16 @@ class Band:
     step_in: int
     step_out: int
 
+    def tiles(self, e: Emitter, panel: Expr) -> Iterator[tuple[Expr, Expr, int]]:
+        """(row of the band, column, pixels) of each tile of a panel, inside its loops."""
+        with e.loop(self.rows, "row") as row:
+            line = e.value(panel * self.rows + row)
+            done = 0
+            for count, pixels in self.runs:
+                with e.loop(count, "tile") as number:
+                    yield line, number * pixels + done, pixels
+                done += count * pixels
+
 
 def _runs(width: int, pixels: int) -> tuple[tuple[int, int], ...]:
     tiles, rest = divmod(width, pixels)
@@ -48,17 +59,20 @@ def flat_bands(pixels: int, tile: int, tiles: int) -> tuple[Band, ...]:
     return tuple(bands)
 
 
-def row_bands(kernel: Kernel, input_width: int, tile: int, rows: int) -> tuple[Band, ...]:
-    """An image row by row; ``input_width`` is that of the (padded) input that is read."""
+def row_bands(kernel: Kernel, tile: int, rows: int) -> tuple[Band, ...]:
+    """An image row by row, out of the framed input and into the output with its margin."""
     height, width = kernel.output[:2]
-    step_in = kernel.stride[0] * input_width
+    step_in = kernel.stride[0] * kernel.frame[1]
+    step_out = kernel.output_frame[1]
+    first_out = kernel.margin[0] * step_out + kernel.margin[2]
     rows = min(rows, height)
     panels, rest = divmod(height, rows)
     runs = _runs(width, tile)
-    bands = [Band(panels, rows, runs, 0, 0, step_in, width)]
+    bands = [Band(panels, rows, runs, 0, first_out, step_in, step_out)]
     if rest:
         done = panels * rows
-        bands.append(Band(1, rest, runs, done * step_in, done * width, step_in, width))
+        start = first_out + done * step_out
+        bands.append(Band(1, rest, runs, done * step_in, start, step_in, step_out))
     return tuple(bands)
 
 

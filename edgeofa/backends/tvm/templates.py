@@ -55,6 +55,9 @@ class Template(ABC):
     at least 64 bytes beyond each of them can be read.
     """
 
+    #: it writes outputs with a margin, and takes inputs that are framed
+    frames: bool = False
+
     @abstractmethod
     def accepts(self, kernel: Kernel, machine: Machine) -> bool:
         """Whether it can write this kernel for this machine."""

@@ -1,0 +1,87 @@
+"""The back end ``tvm``: schedules of our own, compiled by TVM's LLVM to a library for one core."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from pathlib import Path
+
+from edgeofa.backends.base import Backend, TensorSpec
+from edgeofa.backends.tvm.fuse import fuse
+from edgeofa.backends.tvm.installed import VERSIONS
+from edgeofa.backends.tvm.kernels import Kernel
+from edgeofa.backends.tvm.library import link
+from edgeofa.backends.tvm.machine import Machine, host_machine, machine_for
+from edgeofa.backends.tvm.program import Choose, Program, default_config, make_program
+from edgeofa.backends.tvm.templates import Config
+from edgeofa.graph.ir import Graph, Tensor
+from edgeofa.targets import Target
+
+
+class TvmBackend(Backend):
+    """Writes a shared library that the native runner loads.
+
+    Args:
+        machine: what code is for; this computer by default, see :meth:`for_target`.
+        choose: the configuration of each kernel; by default the tuned one where there is a record
+            of it, else the template's guess.
+    """
+
+    name = "tvm"
+    suffix = ".so"
+    exact = True
+
+    def __init__(self, machine: Machine | None = None, choose: Choose | None = None):
+        self._machine = machine
+        self._choose = choose
+
+    @property
+    def machine(self) -> Machine:
+        """What code is generated for."""
+        return self._machine or host_machine()
+
+    def for_target(self, target: Target) -> TvmBackend:
+        return TvmBackend(machine_for(target), self._choose)
+
+    def choosing(self, choose: Choose) -> TvmBackend:
+        """The same compiler with other configurations."""
+        return TvmBackend(self._machine, choose)
+
+    def version(self) -> str:
+        """TVM's version, and a digest of the schedules: both decide what code comes out."""
+        return f"{VERSIONS['apache-tvm']}+{templates_digest()}"
+
+    def program(self, graph: Graph) -> Program:
+        """The graph's functions, calls and memory."""
+        machine = self.machine
+        choose = self._choose
+
+        def config(kernel: Kernel) -> Config:
+            return choose(kernel) if choose else default_config(kernel, machine)
+
+        return make_program(graph, machine, config)
+
+    def serialize(self, graph: Graph) -> bytes:
+        return link(self.program(graph), self.machine)
+
+    def specs(self, graph: Graph) -> tuple[TensorSpec, TensorSpec]:
+        return _spec(graph.input_tensor), _spec(graph.output_tensor)
+
+    def kernels(self, graph: Graph) -> tuple[Kernel, ...]:
+        """The kernels that compute a graph, each once, in order."""
+        return tuple(dict.fromkeys(call.kernel for call in fuse(graph, self.machine)))
+
+
+@cache
+def templates_digest() -> str:
+    """Digest of everything here that decides what code is generated."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        content = path.read_bytes()
+        digest.update(f"{path.name} {len(content)}\n".encode() + content)
+    return digest.hexdigest()[:8]
+
+
+def _spec(tensor: Tensor) -> TensorSpec:
+    layout = "NHWC" if len(tensor.shape) == 4 else "NC"
+    return TensorSpec(tensor.name, tensor.shape, tensor.dtype, layout, tensor.quantization)
