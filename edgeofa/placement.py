@@ -159,6 +159,8 @@ def _try(
         compiler = get_backend(backend).for_target(target)
         if precision not in compiler.precisions:
             return _Out(f"has no {precision}")
+        if threads > 1 and not compiler.is_parallel:
+            return _Out("computes on one thread")
         if sram_bytes is not None:
             compiler = compiler.limited(sram_bytes)
         artifact = compiler.compile(network.graph, folder / f"{backend}{compiler.suffix}")

@@ -68,6 +68,8 @@ class Backend(ABC):
     precisions: tuple[DType, ...] = ("float32", "int8")
     #: its int8 kernels round as the graph's reference does: outputs are equal bit for bit
     exact: bool = False
+    #: artifacts compute on as many threads as they are given
+    is_parallel: bool = True
 
     @abstractmethod
     def version(self) -> str:

@@ -112,8 +112,11 @@ def profile(
         seed=seed,
     )
     version, library = _runtime(identity, backend, subject.runtime_digest)
+    if backend.version() != version:
+        # the runtime's library says nothing about code that lies in the artifacts
+        identity["compiler"] = backend.version()
     if known is not None:
-        _check_known(known, device, library)
+        _check_known(known, device, library, identity.get("compiler", ""))
     journals = cache_dir() / "profiles"
     with _explained_disk(journals), Journal(journals, subject, fresh=fresh) as journal:
         # the lock is held: what an earlier run left there belongs to nobody
@@ -166,6 +169,8 @@ def _check(
     threads: int,
 ) -> tuple[int, ...]:
     """The resolutions in ascending order; a ``UsageError`` for what cannot be profiled."""
+    if threads > 1 and not backend.is_parallel:
+        raise UsageError(f"artifacts of {backend.name} compute on one thread", hint="--threads 1")
     if precision not in backend.precisions or precision not in target.precisions:
         raise UsageError(
             f"no {precision} with {backend.name} on {target.name}",
@@ -184,12 +189,13 @@ def _check(
     return chosen
 
 
-def _check_known(known: Table, device: Device, library: str) -> None:
+def _check_known(known: Table, device: Device, library: str, compiler: str) -> None:
     """A table is completed only by what made it."""
     h = known.header
     for what, there, here in (
         ("evidence", h.evidence, device.evidence),
         ("runtime", h.runtime_digest, library),
+        ("compiler", h.device.get("compiler", compiler), compiler),
         ("protocol version", h.protocol_version, PROTOCOL_VERSION),
     ):
         if there != here:

@@ -39,7 +39,17 @@ def staleness(header: Header, target: Target) -> str | None:
     )
     if made != now:
         return f"made with {header.backend} {made}, edgeofa setup brings {now}"
-    return None
+    return _stale_schedules(header, target) if header.backend == "tvm" else None
+
+
+def _stale_schedules(header: Header, target: Target) -> str | None:
+    """The same for code that edgeofa itself generates."""
+    from edgeofa.backends.tvm.backend import TvmBackend
+
+    made, now = header.device.get("compiler"), TvmBackend().for_target(target).version()
+    if made == now:
+        return None
+    return f"made with other schedules ({made or 'unknown ones'}, now {now})"
 
 
 def _stale_firmware(header: Header, mcu: Microcontroller) -> str | None:

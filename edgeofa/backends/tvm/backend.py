@@ -30,6 +30,7 @@ class TvmBackend(Backend):
     name = "tvm"
     suffix = ".so"
     exact = True
+    is_parallel = False
 
     def __init__(self, machine: Machine | None = None, choose: Choose | None = None):
         self._machine = machine
