@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgeofa.backends.base import CompiledLayer
 from edgeofa.errors import TooLarge, UsageError
+from edgeofa.fitting import Room, with_largest
 from edgeofa.graph.ir import Graph
+from edgeofa.networks import RandomWeights, TrainedWeights, WeightSource
+from edgeofa.spaces import Space, load_space
 from edgeofa.targets import Target
 
 _PREFIX = re.compile(r"[a-z_][a-z0-9_]{0,40}")
@@ -55,7 +58,7 @@ def compile_sources(request: CompileRequest) -> Compiled:
 
     Raises:
         TooLarge: a network that the target's memory, or ``sram_bytes``, does not hold; the
-            message says by how much, and which layer needs it.
+            message says by how much, which layer needs it, and the largest subnet that fits.
         UnsupportedOperator: an operator that no kernel computes, by its index.
     """
     from edgeofa.backends.firmware.backend import compiled_layers, write_sources
@@ -78,8 +81,9 @@ def compile_sources(request: CompileRequest) -> Compiled:
             where=target.name,
             hint="edgeofa target list",
         )
-    graph = _graph(request, target)
-    network = lower(graph, request.sram_bytes)
+    source = _Source(request, target)
+    graph = source.graph()
+    network = lower(graph, _working_memory(request, target, graph))
     compiled = Compiled(
         network=graph.name,
         target=target.name,
@@ -90,34 +94,78 @@ def compile_sources(request: CompileRequest) -> Compiled:
         arena_bytes=network.plan.peak_bytes,
         layers=compiled_layers(network),
     )
-    _check_fit(compiled, target, request.sram_bytes)
+    try:
+        _check_fit(compiled, target, request.sram_bytes)
+    except TooLarge as error:
+        raise source.offering(error) from error
     written = write_sources(network, request.out, request.prefix)
-    return Compiled(**{**vars(compiled), "files": written})
+    return replace(compiled, files=written)
 
 
-def _graph(request: CompileRequest, target: Target) -> Graph:
-    """The int8 graph of the model or the subnet."""
-    if (request.model is None) == (request.subnet is None):
-        raise UsageError(
-            "compile takes either a model or a subnet",
-            hint="--model kws.tflite, or --subnet as edgeofa solve prints it",
+class _Source:
+    """What is compiled: the user's model, or a subnet with its weights."""
+
+    def __init__(self, request: CompileRequest, target: Target):
+        if (request.model is None) == (request.subnet is None):
+            raise UsageError(
+                "compile takes either a model or a subnet",
+                hint="--model kws.tflite, or --subnet as edgeofa solve prints it",
+            )
+        self._request, self._target = request, target
+        self._weights: WeightSource | None = None
+
+    def graph(self) -> Graph:
+        """The int8 graph."""
+        request = self._request
+        if request.model is not None:
+            from edgeofa.deploy_model import ModelRequest, read_own_model
+            from edgeofa.deployment import Budget
+
+            own = ModelRequest(
+                target=request.target,
+                model=request.model,
+                budget=Budget(),
+                data=request.data,
+                seed=request.seed,
+            )
+            return read_own_model(own, self._target).network.graph
+        space = self._space()
+        subnet = space.parse(str(request.subnet))
+        if request.random_weights:
+            self._weights = RandomWeights(space, request.seed)
+        else:
+            from edgeofa.elastic.bundles import load_bundle
+
+            self._weights = TrainedWeights(load_bundle(space), request.data, request.seed)
+        return self._weights.network(subnet, "int8").graph
+
+    def offering(self, error: TooLarge) -> TooLarge:
+        """``error`` with the largest subnet of the space that fits, compiled from the same weights;
+        beside a model of the user's own from random ones, which take the same memory."""
+        request, memory = self._request, self._target.memory
+        space = self._space()
+        weights = self._weights or RandomWeights(space, request.seed)
+        ram = [request.sram_bytes, None if memory is None else memory.ram_bytes]
+        room = Room(
+            ram_bytes=min((r for r in ram if r is not None), default=None),
+            flash_bytes=None if memory is None else memory.flash_bytes,
         )
-    if request.model is not None:
-        from edgeofa.graph.importers.model_file import import_model
+        return with_largest(
+            error, space, self._target, room, weights, claimed=not request.random_weights
+        )
 
-        return import_model(request.model)
-    from edgeofa.elastic.bundles import load_bundle
-    from edgeofa.networks import RandomWeights, TrainedWeights, WeightSource
-    from edgeofa.spaces import load_space
+    def _space(self) -> Space:
+        return load_space(self._request.space or self._target.default_space)
 
-    space = load_space(request.space or target.default_space)
-    subnet = space.parse(str(request.subnet))
-    source: WeightSource = (
-        RandomWeights(space, request.seed)
-        if request.random_weights
-        else TrainedWeights(load_bundle(space), request.data, request.seed)
-    )
-    return source.network(subnet, "int8").graph
+
+def _working_memory(request: CompileRequest, target: Target, graph: Graph) -> int | None:
+    """What is asked for; else, where a fast plan is larger than it, what the target has."""
+    from edgeofa.backends.firmware.network import lower
+
+    if request.sram_bytes is not None or target.memory is None:
+        return request.sram_bytes
+    room = target.memory.ram_bytes
+    return room if lower(graph).plan.peak_bytes > room else None
 
 
 def _check_fit(compiled: Compiled, target: Target, sram_bytes: int | None) -> None:

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 from edgeofa.deploy import alone, cost_of
 from edgeofa.deployment import Budget, Deployment, ModelRecord
 from edgeofa.devices.base import Device
-from edgeofa.errors import UsageError
+from edgeofa.errors import TooLarge, UsageError
 from edgeofa.networks import (
     CALIBRATION_IMAGES,
     COMPARED_IMAGES,
     MEASURED_IMAGES,
     Network,
+    RandomWeights,
     quantised,
 )
 from edgeofa.placement import place
@@ -26,10 +27,7 @@ from edgeofa.targets import Target
 
 if TYPE_CHECKING:
     from edgeofa.graph.ir import Graph
-    from edgeofa.model_data import Examples
-
-#: RAM of a firmware image beside arena and stack: protocol, board, C library; about 4.7 kB
-_IMAGE_RAM_BYTES = 5 << 10
+    from edgeofa.model_data import Examples, Triple
 
 
 @dataclass(frozen=True)
@@ -43,6 +41,8 @@ class ModelRequest:
     backend: str = "auto"
     threads: int = 1
     data: Path | None = None
+    #: mean and deviation of pixels (0 to 255), where ``data`` is a folder of pictures
+    normalisation: tuple[Triple, Triple] | None = None
     out: Path | None = None
     seed: int = 0
     #: a configured device, an address or a kind; the target's own by default
@@ -93,16 +93,19 @@ def deploy_model(
     folder.mkdir(parents=True, exist_ok=True)
     with alone(folder), TemporaryDirectory(prefix=".work-", dir=folder) as work:
         with steps("compile and run on the device"):
-            placement = place(
-                network,
-                backends,
-                target,
-                device,
-                Path(work),
-                request.threads,
-                compared=STORED_INPUTS,
-                sram_bytes=_working_memory(target, network.graph, request.budget),
-            )
+            try:
+                placement = place(
+                    network,
+                    backends,
+                    target,
+                    device,
+                    Path(work),
+                    request.threads,
+                    compared=STORED_INPUTS,
+                    sram_bytes=_working_memory(target, network.graph, request.budget),
+                )
+            except TooLarge as error:
+                raise _with_largest(error, request, target) from error
         missed = request.budget.missed_by(cost_of(target, placement, request.threads))
         with steps("measure accuracy"):
             accuracy = _accuracy(own)
@@ -119,7 +122,7 @@ def read_own_model(request: ModelRequest, target: Target) -> OwnModel:
     """The model in the precision that is asked for, or that the target takes."""
     from edgeofa.graph.importers.model_file import import_model, model_format
     from edgeofa.graph.ops import macs
-    from edgeofa.model_data import load_examples, random_inputs
+    from edgeofa.model_data import RAW_PIXELS, load_examples, random_inputs
 
     graph = import_model(request.model)
     content = request.model.read_bytes()
@@ -133,7 +136,13 @@ def read_own_model(request: ModelRequest, target: Target) -> OwnModel:
     )
     examples = None
     if request.data is not None:
-        examples = load_examples(request.data, graph, MEASURED_IMAGES, request.seed)
+        examples = load_examples(
+            request.data,
+            graph,
+            MEASURED_IMAGES,
+            request.seed,
+            request.normalisation or RAW_PIXELS,
+        )
     if not _is_quantised_here(request, graph, target):
         inputs = (
             random_inputs(graph, COMPARED_IMAGES, request.seed)
@@ -175,16 +184,29 @@ def _is_quantised_here(request: ModelRequest, graph: Graph, target: Target) -> b
     return wanted != graph.precision
 
 
+def _with_largest(error: TooLarge, request: ModelRequest, target: Target) -> TooLarge:
+    """``error`` with what would fit instead, of the target's own space."""
+    from edgeofa.fitting import room_on, with_largest
+    from edgeofa.spaces import load_space
+
+    if target.mcu is None:
+        return error
+    space = load_space(target.default_space)
+    room = room_on(target, request.budget.sram_bytes, request.budget.flash_bytes)
+    return with_largest(error, space, target, room, RandomWeights(space, request.seed))
+
+
 def _working_memory(target: Target, graph: Graph, budget: Budget) -> int | None:
     """What the artifact's working memory should keep to: the budget; else, where it would not fit
     otherwise, what the target has."""
     from edgeofa.backends.registry import get_backend
+    from edgeofa.fitting import room_on
 
     if target.mcu is None:
         return budget.sram_bytes
-    room = target.mcu.ram.bytes - target.mcu.stack_bytes - _IMAGE_RAM_BYTES
-    if budget.sram_bytes is not None:
-        return min(budget.sram_bytes, room)
+    room = room_on(target, budget.sram_bytes, None).ram_bytes
+    if budget.sram_bytes is not None or room is None:
+        return room
     _, usual = get_backend("firmware").memory(graph)
     return room if usual > room else None
 

@@ -11,11 +11,12 @@ import typer
 def compile_(
     target: Annotated[str, typer.Option(help="Target key (see `edgeofa target list`) or file.")],
     out: Annotated[Path, typer.Option(help="Folder for the sources.")],
-    model: Annotated[Path | None, typer.Option(help="An int8 .tflite file.")] = None,
+    model: Annotated[Path | None, typer.Option(help="A .tflite or .onnx file.")] = None,
     subnet: Annotated[str | None, typer.Option(help="A subnet, as `edgeofa solve` prints.")] = None,
     space: Annotated[str | None, typer.Option(help="Space; the target's own by default.")] = None,
     data: Annotated[
-        Path | None, typer.Option(help="Images to calibrate a subnet on; the bundle's by default.")
+        Path | None,
+        typer.Option(help="Images to calibrate on; of a subnet the bundle's by default."),
     ] = None,
     random_weights: Annotated[
         bool, typer.Option("--random-weights", help="An untrained subnet, for its speed and size.")
@@ -26,7 +27,7 @@ def compile_(
     seed: Annotated[int, typer.Option(help="Seed of random weights and calibration.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Write a subnet, or an int8 model of your own, as C sources with their kernels."""
+    """Write a subnet, or a model of your own, as C sources with their kernels."""
     from edgeofa.compilation import CompileRequest, compile_sources
     from edgeofa.jsonio import dumps
     from edgeofa.report.compilation import compiled_text

@@ -39,6 +39,12 @@ def deploy(
             help="Labelled images (with --model inputs): calibrate, measure the accuracy."
         ),
     ] = None,
+    mean: Annotated[
+        str | None, typer.Option(help="With --model: mean of pixels (0 to 255), such as 128.")
+    ] = None,
+    std: Annotated[
+        str | None, typer.Option(help="With --model: deviation of pixels, such as 58,57,57.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for artifact and report.")] = None,
     random_weights: Annotated[
         bool, typer.Option("--random-weights", help="Deploy for latency alone, untrained.")
@@ -52,6 +58,8 @@ def deploy(
     from edgeofa.deploy import Request, deploy
     from edgeofa.deploy_model import ModelRequest, deploy_model
     from edgeofa.deployment import Budget
+    from edgeofa.errors import UsageError
+    from edgeofa.model_data import parse_normalisation
     from edgeofa.report.progress import Steps
     from edgeofa.report.text import deployment_text
     from edgeofa.solver.question import parse_prefer
@@ -74,12 +82,15 @@ def deploy(
                 backend=backend,
                 threads=threads,
                 data=data,
+                normalisation=parse_normalisation(mean, std),
                 out=out,
                 seed=seed,
                 device=device,
             )
             deployment, folder = deploy_model(own, steps)
         else:
+            if mean is not None or std is not None:
+                raise UsageError("--mean and --std are a model's (--model); a space has its own")
             request = Request(
                 target=target,
                 budget=budget,

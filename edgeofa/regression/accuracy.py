@@ -67,16 +67,18 @@ def load_pictures(
 
 
 def _examples(data: Path, deployed: Deployed, count: int, seed: int) -> Labelled:
-    from edgeofa.model_data import load_examples
+    from edgeofa.model_data import RAW_PIXELS, load_examples
 
     if deployed.material is None:
         raise UsageError("it carries no graph: deploy again", where=deployed.folder)
-    found = load_examples(data, deployed.material.graph, count, seed)
+    i = deployed.record.input
+    normalisation = RAW_PIXELS if i.mean is None or i.std is None else (i.mean, i.std)
+    found = load_examples(data, deployed.material.graph, count, seed, normalisation)
     if found.labels is None:
         raise UsageError(
             "inputs without labels tell no accuracy",
             where=data,
-            hint="an .npz file with inputs and labels",
+            hint="an .npz file with inputs and labels, or a folder of pictures for each class",
         )
     return Labelled(found.inputs, found.labels)
 

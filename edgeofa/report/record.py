@@ -29,6 +29,7 @@ from edgeofa.deployment import (
 from edgeofa.devices.base import Device
 from edgeofa.emulation.energy import energy_mj
 from edgeofa.errors import UsageError
+from edgeofa.model_data import RAW_PIXELS
 from edgeofa.networks import WeightSource
 from edgeofa.paths import write_atomic
 
@@ -118,13 +119,20 @@ def make_model_record(
     measured, images = (None, None) if accuracy is None else accuracy
     verdict = "missed" if missed else "unbudgeted" if request.budget.is_empty else "met"
     return Deployment(
-        **_found(target, device, placement, request, seconds, (None, None)),
+        **_found(target, device, placement, request, seconds, _normalisation(request)),
         verdict=verdict,
         missed=missed,
         weights="own",
         model=model,
         accuracy=Accuracy(measured=measured, images=images),
     )
+
+
+def _normalisation(request: ModelRequest) -> tuple[Normalisation, Normalisation]:
+    """How the pictures of ``--data`` became inputs; unknown where there were none."""
+    if request.data is None or not request.data.is_dir():
+        return None, None
+    return request.normalisation or RAW_PIXELS
 
 
 def _found(

@@ -10,13 +10,14 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 import sample_graphs
 from typer.testing import CliRunner
 
 from edgeofa.backends.litert import LiteRtBackend
 from edgeofa.cli.main import app, command
-from edgeofa.errors import TooLarge, UnsupportedOperator, UsageError
+from edgeofa.errors import TooLarge, UsageError
 
 _TARGET = ("--target", "nucleo-l4r5zi")
 
@@ -96,8 +97,12 @@ def test_usage_is_checked(arguments: tuple[str, ...], what: str, tmp_path: Path)
         compiled("--out", str(tmp_path / "none"), *arguments)
 
 
-def test_a_float_model_is_refused(tmp_path: Path) -> None:
+def test_a_float_model_is_quantised_on_examples_or_refused(tmp_path: Path) -> None:
     path = tmp_path / "float.tflite"
     path.write_bytes(LiteRtBackend().serialize(sample_graphs.float_graph("network")))
-    with pytest.raises(UnsupportedOperator, match="compiles int8 graphs"):
-        compiled("--model", str(path), "--out", str(tmp_path / "none"))
+    arguments = ("--model", str(path), "--out", str(tmp_path / "net"))
+    with pytest.raises(UsageError, match=r"a float32 model, and .* computes in int8"):
+        compiled(*arguments)
+    np.save(tmp_path / "x.npy", sample_graphs.images((1, 24, 24, 3), 8))
+    found = compiled(*arguments, "--data", str(tmp_path / "x.npy"))
+    assert found["weight_bytes"] > 0

@@ -1,6 +1,6 @@
 """A model of one's own to the emulated boards and this machine: imported, run, checked, refused.
 
-About 25 s.
+About 60 s.
 """
 
 from __future__ import annotations
@@ -209,6 +209,80 @@ def test_labelled_inputs_tell_the_accuracy(model: Path, tmp_path: Path) -> None:
     assert accuracy["status"] == "passed"
 
 
+def test_pictures_of_classes_tell_the_accuracy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ResNet8 takes pixels as they are: 0 to 255."""
+    monkeypatch.setattr("edgeofa.deploy_model.MEASURED_IMAGES", 100)
+    file = material("mlperf_tiny/pretrainedResnet_quant.tflite")
+    cifar = material("cifar10")
+    data = ("--data", str(cifar))
+    found = deployed(file, "host", tmp_path / "out", "--backend", "litert", *data)
+    assert found.accuracy.images == 100
+    assert found.accuracy.measured is not None
+    # 0.75 of 1,000 of these recompressed pictures; with channels reversed 0.63
+    assert 0.66 < found.accuracy.measured < 0.84
+    assert (found.input.mean, found.input.std) == ((0.0,) * 3, (1.0,) * 3)
+
+
+def test_pictures_in_folders(model: Path, tmp_path: Path) -> None:
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for number in range(10):
+        folder = tmp_path / "pictures" / f"class{number}"
+        folder.mkdir(parents=True)
+        Image.fromarray(rng.integers(0, 256, (40, 30, 3), np.uint8)).save(folder / "a.png")
+    data = ("--data", str(tmp_path / "pictures"), "--mean", "128", "--std", "64,65,66")
+    found = deployed(model, "host", tmp_path / "out", "--backend", "litert", *data)
+    assert found.accuracy.images == 10
+    assert (found.input.mean, found.input.std) == ((128.0,) * 3, (64.0, 65.0, 66.0))
+    shutil.rmtree(tmp_path / "pictures" / "class0")
+    with pytest.raises(UsageError, match=r"9 classes .*the model has 10"):
+        deployed(model, "host", tmp_path / "out", *data)
+
+
+@needs_board
+def test_an_onnx_model_on_a_microcontroller(tmp_path: Path) -> None:
+    from edgeofa.backends.onnx import OnnxRuntimeBackend
+
+    file = tmp_path / "mine.onnx"
+    file.write_bytes(OnnxRuntimeBackend().serialize(sample_graphs.int8_graph("network")))
+    found = deployed(file, _NUCLEO, tmp_path / "out")
+    assert found.model is not None
+    assert (found.model.format, found.precision) == ("onnx", "int8")
+    assert (found.output_error.max_steps, found.output_error.images) == (0, 4)
+    # a float32 one is quantised on examples, and only on them
+    file.write_bytes(OnnxRuntimeBackend().serialize(sample_graphs.float_graph("network")))
+    with pytest.raises(UsageError, match=r"a float32 model, and .* computes in int8"):
+        deployed(file, _NUCLEO, tmp_path / "out")
+    np.save(tmp_path / "x.npy", sample_graphs.images((1, 24, 24, 3), 40, seed=2))
+    found = deployed(file, _NUCLEO, tmp_path / "out", "--data", str(tmp_path / "x.npy"))
+    assert found.model is not None
+    assert (found.model.precision, found.model.calibration_images) == ("float32", 20)
+    assert found.output_error.max_steps == 0
+    assert found.output_error.sqnr_db is not None
+    assert found.output_error.sqnr_db > 25
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        ({"inputs": np.zeros((4, 5, 5, 3), np.float32)}, "the model takes"),
+        ({"pictures": np.zeros((4, 24, 24, 3), np.float32)}, "it holds pictures"),
+        ({"inputs": np.full((4, 24, 24, 3), np.nan, np.float32)}, "not finite"),
+        ({"inputs": np.zeros((4, 24, 24, 3)), "labels": np.zeros(3, int)}, "labels"),
+        ({"inputs": np.array(["a", "b"])}, "inputs of shape"),
+    ],
+)
+def test_data_is_checked(
+    model: Path, tmp_path: Path, content: dict[str, np.ndarray], what: str
+) -> None:
+    np.savez(tmp_path / "data.npz", **content)
+    with pytest.raises(UsageError, match=what):
+        deployed(model, "host", tmp_path / "out", "--data", str(tmp_path / "data.npz"))
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "what"),
     [
@@ -217,6 +291,8 @@ def test_labelled_inputs_tell_the_accuracy(model: Path, tmp_path: Path) -> None:
         (("--backend", "litert"), UsageError, "no back end 'litert'"),
         (("--precision", "float32"), UsageError, "no precision 'float32'"),
         (("--data", "none.npz"), UsageError, "no such file"),
+        (("--mean", "a"), UsageError, "not a number or three"),
+        (("--std", "0"), UsageError, "a deviation of 0"),
     ],
 )
 def test_usage_is_checked(

@@ -168,6 +168,50 @@ def test_a_relu_by_itself(scale: float) -> None:
     )
 
 
+def with_uint8_ends(content: bytes) -> bytes:
+    """The model with uint8 input and output, which QUANTIZE operators turn into int8 and back."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    from edgeofa.backends.litert import pack_model
+
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
+    (body,) = model.subgraphs
+    code = schema.OperatorCodeT()
+    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.QUANTIZE
+    code.version = 1
+    model.operatorCodes.append(code)
+
+    def unsigned(number: int, name: bytes) -> int:
+        tensor = copy.deepcopy(body.tensors[number])
+        tensor.name, tensor.type = name, schema.TensorType.UINT8
+        tensor.quantization.zeroPoint = [tensor.quantization.zeroPoint[0] + 128]
+        body.tensors.append(tensor)
+        return len(body.tensors) - 1
+
+    def quantize(source: int, sink: int) -> object:
+        operator = schema.OperatorT()
+        operator.opcodeIndex = len(model.operatorCodes) - 1
+        operator.inputs, operator.outputs = [source], [sink]
+        return operator
+
+    source, sink = int(body.inputs[0]), int(body.outputs[0])
+    body.inputs, body.outputs = [unsigned(source, b"in")], [unsigned(sink, b"out")]
+    body.operators.insert(0, quantize(body.inputs[0], source))
+    body.operators.append(quantize(sink, body.outputs[0]))
+    model.signatureDefs = None
+    return pack_model(model)
+
+
+def test_uint8_ends() -> None:
+    graph = sample_graphs.int8_graph("conv_same")
+    content = with_uint8_ends(written(graph))
+    back = import_tflite(content)
+    assert len(back.ops) == 1
+    x = quantize_array(images(graph, 4, 3) * 2, quantization(graph, graph.input))
+    expected = by_litert(content, (x.astype(np.int16) + 128).astype(np.uint8))
+    np.testing.assert_array_equal(run(back, x).reshape(4, -1).astype(int) + 128, expected)
+
+
 def test_int8_and_float32_do_not_mix() -> None:
     from ai_edge_litert import schema_py_generated as schema
 

@@ -40,8 +40,8 @@ def import_tflite(source: Path | bytes, name: str | None = None) -> Graph:
     """The graph of a .tflite file with one input and one output: int8 where its activations are,
     else float32 (with weights as they are stored: float32, float16, or int8 with scales).
 
-    In an int8 file a float32 input or output is accepted where a QUANTIZE or DEQUANTIZE stands
-    directly at it; the graph then starts and ends with the int8 tensors.
+    In an int8 file a float32 or uint8 input or output is accepted where a QUANTIZE or DEQUANTIZE
+    stands directly at it; the graph then starts and ends with the int8 tensors.
 
     Args:
         source: the file, or its content.
@@ -71,6 +71,8 @@ class _Importer:
         self.ops: list[Op] = []
         #: number in the file -> number in the graph
         self.values: dict[int, int] = {}
+        #: number in the file -> place of the operator that writes it, aliases left out
+        self.writers: dict[int, int] = {}
         self.operators = list(file.operators())
         #: how many operators read a tensor of the file, its user included
         self.readers = Counter(n for operator in self.operators for n in operator.inputs)
@@ -83,7 +85,7 @@ class _Importer:
 
     def graph(self) -> Graph:
         source = self.file.input
-        if not (self.int8 and self._is_float(source)):
+        if self.file.dtype(source) == (np.int8 if self.int8 else np.float32):
             self._add_tensor(source)
         for operator in self.operators:
             handler = _HANDLERS.get(operator.kind)
@@ -104,7 +106,7 @@ class _Importer:
             hint=nearest_form(operator.kind),
         )
 
-    def _is_float(self, number: int) -> bool:
+    def is_float(self, number: int) -> bool:
         return self.file.dtype(number) == np.float32
 
     def _add_tensor(self, number: int, shape: tuple[int, ...] | None = None) -> int:
@@ -121,7 +123,7 @@ class _Importer:
         if number in self.lowest_pads:
             raise self.unsupported(operator, "a PADV2 that no maximum pool reads")
         if number == self.file.input and number not in self.values:
-            raise self.unsupported(operator, "a float32 input that is not quantised")
+            raise self.unsupported(operator, "an input that is not quantised to int8 first")
         if number not in self.values:
             raise self.unsupported(
                 operator, f"input {position} is a constant or a tensor of no operator before it"
@@ -137,6 +139,7 @@ class _Importer:
         number = self._add_tensor(operator.output, shape)
         if (self.tensors[number].quantization is not None) != self.int8:
             raise self.unsupported(operator, "int8 and float32 activations in one network")
+        self.writers[operator.output] = len(self.ops)
         self.ops.append(op)
 
     def alias(self, operator: Operator) -> None:
@@ -188,17 +191,13 @@ class _Importer:
         self.add(operator, kind, (self.value(operator),), **fields)
 
     def activate(self, operator: Operator, activation: Activation) -> None:
-        """An activation by itself: put into the operator before it where that changes no number,
-        else a depthwise convolution with ones."""
-        number = operator.input(0)
+        """An activation (or another quantisation) by itself: put into the operator before it where
+        that changes no number, else a depthwise convolution with ones."""
         source = self.value(operator)
         before, after = self.tensors[source], self.file.activation(operator.output)
-        place = next((i for i, op in enumerate(self.ops) if op.output == source), None)
-        if (
-            place is not None
-            and self.readers[number] == 1
-            and before.quantization == (after.quantization)
-        ):
+        place = self.writers.get(operator.input(0))
+        same = before.quantization == after.quantization
+        if place is not None and same and self.readers[operator.input(0)] == 1:
             op = self.ops[place]
             if op.activation == "none" and op.kind in FUSABLE:
                 self.ops[place] = replace(op, activation=activation)
@@ -328,10 +327,19 @@ def _reshape(im: _Importer, operator: Operator) -> None:
 
 
 def _quantize(im: _Importer, operator: Operator) -> None:
-    source = operator.input(0)
-    if source != im.file.input or not im._is_float(source) or im.tensors:
-        raise im.unsupported(operator, "only at a float32 input")
-    im._add_tensor(operator.output)
+    """At a float32 or uint8 input, at a uint8 output, or between two int8 tensors."""
+    source, sink = operator.input(0), operator.output
+    if source == im.file.input and not im.tensors:
+        if im.is_float(source) or im.file.is_same_in_uint8(source, sink):
+            im._add_tensor(sink)
+            return
+        raise im.unsupported(operator, "an input that is quantised otherwise than what it becomes")
+    if sink == im.file.output and im.file.dtype(sink) == np.uint8:
+        if not im.file.is_same_in_uint8(sink, source):
+            raise im.unsupported(operator, "an output that is quantised otherwise")
+        im.alias(operator)
+        return
+    im.activate(operator, "none")
 
 
 def _activation(activation: Activation) -> Callable[[_Importer, Operator], None]:
@@ -347,7 +355,7 @@ def _dequantize(im: _Importer, operator: Operator) -> None:
         # a float16 weight, widened
         im.dequantized[operator.output] = source
         return
-    if operator.output != im.file.output or not im._is_float(operator.output):
+    if operator.output != im.file.output or not im.is_float(operator.output):
         raise im.unsupported(operator, "only at a float32 output")
     im.alias(operator)
 

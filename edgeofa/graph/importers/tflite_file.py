@@ -28,6 +28,7 @@ _DTYPES: dict[int, np.dtype[Any]] = {
     schema.TensorType.FLOAT32: np.dtype(np.float32),
     schema.TensorType.FLOAT16: np.dtype(np.float16),
     schema.TensorType.INT8: np.dtype(np.int8),
+    schema.TensorType.UINT8: np.dtype(np.uint8),
     schema.TensorType.INT32: np.dtype(np.int32),
 }
 
@@ -159,6 +160,18 @@ class File:
         if len(scale) != 1 or len(zero_point) != 1:
             raise FileFormatError("an activation needs one scale and zero point", where=where)
         return Tensor(label, shape, Quantization(float(scale[0]), int(zero_point[0])))
+
+    def is_same_in_uint8(self, unsigned: int, signed: int) -> bool:
+        """Whether a uint8 tensor stands for the numbers that an int8 one does, 128 added."""
+        scale, zero_point = self._quantization(unsigned)
+        other, other_zero = self._quantization(signed)
+        return bool(
+            self.dtype(unsigned) == np.uint8
+            and self.dtype(signed) == np.int8
+            and len(scale) == len(other) == 1
+            and scale[0] == other[0]
+            and int(zero_point[0]) - 128 == int(other_zero[0])
+        )
 
     def _quantization(self, number: int) -> tuple[Array, Array]:
         quantization = self._graph.Tensors(number).Quantization()
