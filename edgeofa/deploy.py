@@ -154,7 +154,7 @@ def deploy(request: Request, steps: Steps, device: Device | None = None) -> tupl
     # a budget that cannot be met is found out before a supernet is loaded
     asked = request.budget
     with steps("solve"):
-        choice = _choose(candidates, asked, request)
+        choice = _choose(candidates, asked, request, target)
     with steps("load weights"):
         weights = load_weights(request, space)
     folder.mkdir(parents=True, exist_ok=True)
@@ -180,7 +180,7 @@ def deploy(request: Request, steps: Steps, device: Device | None = None) -> tupl
             )
             try:
                 with steps("solve"):
-                    choice = _choose(candidates, planned, request)
+                    choice = _choose(candidates, planned, request, target)
             except NoSubnetFits:
                 steps.note("no subnet fits the tightened budget")
                 break
@@ -250,17 +250,19 @@ def load_weights(request: Request, space: Space) -> WeightSource:
     return TrainedWeights(load_bundle(space), request.data, request.seed)
 
 
-def _choose(candidates: list[Inputs], budget: Budget, request: Request) -> Choice:
-    """The most accurate subnet within the budget over all candidates."""
+def _choose(candidates: list[Inputs], budget: Budget, request: Request, target: Target) -> Choice:
+    """The most accurate subnet within the budget, and the target's memory, over all candidates."""
+    from edgeofa.fitting import room_on
     from edgeofa.solver.budgets import Budgets
     from edgeofa.solver.inputs import choose
     from edgeofa.solver.question import Question
 
+    room = room_on(target, budget.sram_bytes, budget.flash_bytes)
     budgets = Budgets(
         latency_ms=budget.latency_ms,
         energy_mj=budget.energy_mj,
-        weight_bytes=budget.flash_bytes,
-        peak_bytes=budget.sram_bytes,
+        weight_bytes=room.flash_bytes,
+        peak_bytes=room.ram_bytes,
     )
     question = Question((budgets,), prefer=request.prefer)
     return Choice(*choose(candidates, question, seed=request.seed))
