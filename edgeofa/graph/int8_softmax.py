@@ -25,7 +25,7 @@ _EXP_MINUS_EIGHTH, _THIRD = 1895147668, 715827883
 #: exp(-2**e) in q0 for e = -2 .. 4
 _EXP_POWERS = (1672461947, 1302514674, 790015084, 290630308, 39332535, 720401, 242)
 #: 48/17 and -32/17 in q2: the start of Newton's division
-_C48_17, _CM32_17 = 1515870810, -1010580540
+C48_17, CM32_17 = 1515870810, -1010580540
 
 
 def _exp_small(a: Array) -> Array:
@@ -56,7 +56,7 @@ def _reciprocal(total: Array) -> tuple[Array, Array]:
     )
     x = (total << headroom) - (1 << 31)
     half = (x + INT32_MAX + 1) // 2
-    y = _C48_17 + high_multiply(half, _CM32_17)
+    y = C48_17 + high_multiply(half, CM32_17)
     for _ in range(3):
         error = (1 << 29) - high_multiply(half, y)
         y = y + multiply_by_power(high_multiply(y, error), 2)

@@ -42,9 +42,7 @@ def make_band(e: Emitter, kernel: Kernel, scratch: Buffer, padding: Expr, pixel_
     """Fill the room for the rows of a window with padding."""
     width = kernel.input[-2] + kernel.pads[2] + kernel.pads[3]
     band = Band(scratch, kernel.window[0], width * pixel_bytes, pixel_bytes)
-    fill = e.bind(splat(convert("int8", padding), _COPY), "fill")
-    with e.loop(band_bytes(kernel, pixel_bytes) // _COPY, "i") as i:
-        e.store(scratch, i * _COPY, fill, _COPY)
+    fill_run(e, scratch, padding, band_bytes(kernel, pixel_bytes))
     return band
 
 
@@ -71,7 +69,7 @@ def _copy_row(
 
     def copy() -> None:
         if band.pixel_bytes == channels:
-            _copy(e, band.buffer, slot, x, y * size, size)
+            copy_run(e, band.buffer, slot, x, y * size, size)
             return
         with e.loop(width, "p") as p:
             for c in range(channels):
@@ -87,7 +85,21 @@ def _copy_row(
         e.store(band.buffer, slot + i, convert("int8", padding))
 
 
-def _copy(e: Emitter, to: Buffer, place: Expr, source: Buffer, start: Expr, size: int) -> None:
+def fill_run(e: Emitter, to: Buffer, value: Expr, size: int) -> None:
+    """Set the first ``size`` elements to an int32 scalar."""
+    if size < _COPY:
+        for i in range(size):
+            e.store(to, i, convert("int8", value))
+        return
+    fill = e.bind(splat(convert("int8", value), _COPY), "fill")
+    with e.loop(size // _COPY, "i") as i:
+        e.store(to, i * _COPY, fill, _COPY)
+    if size % _COPY:
+        e.store(to, size - _COPY, fill, _COPY)
+
+
+def copy_run(e: Emitter, to: Buffer, place: Expr, source: Buffer, start: Expr, size: int) -> None:
+    """Copy ``size`` neighbouring elements."""
     if size < _COPY:
         for i in range(size):
             e.store(to, place + i, load(source, start + i))

@@ -40,8 +40,16 @@ def header(
     limits: tuple[int, int, int],
     residual: Residual | None = None,
     rescales: Sequence[tuple[int, int]] = (),
+    inner: Sequence[int] = (),
+    mode: Mode = "down",
 ) -> Int32:
-    """The scalars. ``limits``: zero point, smallest and largest stored value of the output."""
+    """The scalars.
+
+    Args:
+        limits: zero point, smallest and largest stored value of the output.
+        rescales: (multiplier, shift) in the order that the kernel counts them, for ``mode``.
+        inner: up to three numbers of the kernel's own, where a residual has its.
+    """
     out = np.zeros(HEADER, dtype=np.int64)
     out[0] = padding
     out[_LIMITS : _LIMITS + 3] = limits
@@ -49,10 +57,11 @@ def header(
         out[_INNER : _INNER + 2] = residual.low, residual.high
         out[_RESIDUAL_ZERO] = residual.zero_point
         rescales = residual.rescales
+    out[_INNER : _INNER + len(inner)] = inner
     for i, (multiplier, shift) in enumerate(rescales):
-        if shift > 0:
+        if shift > 0 and mode == "down":
             raise UnsupportedOperator(f"a sum whose scales lie {shift} bits too far apart")
-        values = isa.constants(np.array([multiplier]), np.array([shift]), "down")
+        values = isa.constants(np.array([multiplier]), np.array([shift]), mode)
         place = _RESCALES + _PER_RESCALE * i
         out[place : place + len(values)] = [int(v[0]) for v in values]
     return out.astype(np.int32)
@@ -77,12 +86,16 @@ class Header:
         """Zero point, smallest and largest value of the output."""
         return [self.scalar(_LIMITS + i) for i in range(3)]
 
-    def rescale(self, number: int, x: Expr) -> Expr:
+    def inner(self, number: int) -> Expr:
+        """One of the kernel's own numbers, in every lane."""
+        return splat(self.scalar(_INNER + number), self._isa.lanes)
+
+    def rescale(self, number: int, x: Expr, mode: Mode = "down") -> Expr:
         """One of the scalar rescalings."""
         isa = self._isa
         place = _RESCALES + _PER_RESCALE * number
-        constants = [splat(self.scalar(place + i), isa.lanes) for i in range(isa.count("down"))]
-        return isa.rescale(self._e, x, constants, "down")
+        constants = [splat(self.scalar(place + i), isa.lanes) for i in range(isa.count(mode))]
+        return isa.rescale(self._e, x, constants, mode)
 
     def add_residual(self, x: Expr, other: Expr) -> Expr:
         """The fused sum of an operator's output (without zero point) and stored values, rescaled.
@@ -90,8 +103,7 @@ class Header:
         Args:
             x, other: int32 vectors.
         """
-        lanes = self._isa.lanes
-        low, high, zero = (splat(self.scalar(_INNER + i), lanes) for i in range(3))
+        low, high, zero = (self.inner(i) for i in range(3))
         mine = smaller(larger(x, low), high)
         return self.sum_of(mine, other - zero)
 

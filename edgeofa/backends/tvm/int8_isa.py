@@ -24,7 +24,6 @@ from edgeofa.backends.tvm.emit import (
     Emitter,
     Expr,
     bits,
-    constant,
     convert,
     high_half,
     instruction,
@@ -113,6 +112,11 @@ class Isa(ABC):
             limits: zero point, smallest and largest stored value, as int32 scalars.
         """
 
+    def widened(self, e: Emitter, x: Buffer, at: Expr, vectors: int) -> list[Expr]:
+        """Neighbouring int8 values as int32 vectors."""
+        lanes = self.lanes
+        return [e.bind(widen(load(x, at + i * lanes, lanes), lanes)) for i in range(vectors)]
+
     def count(self, mode: Mode) -> int:
         """How many arrays :meth:`constants` gives."""
         one = np.zeros(1, dtype=np.int64)
@@ -155,6 +159,16 @@ class Neon(Isa):
 
         a, b, c, d = (load(sums, 0, 4) for sums in acc)
         return [e.bind(pairs(pairs(a, b), pairs(c, d)), "sum")]
+
+    def widened(self, e: Emitter, x: Buffer, at: Expr, vectors: int) -> list[Expr]:
+        if vectors != 4:
+            return super().widened(e, x, at, vectors)
+        stored = e.bind(load(x, at, 16), "x")
+        out = []
+        for half in (low_half, high_half):
+            words = e.bind(convert("int16x8", half("int8x8", stored)), "x")
+            out += [convert("int32x4", part("int16x4", words)) for part in (low_half, high_half)]
+        return [e.bind(value, "x") for value in out]
 
     def constants(self, multiplier: Ints, shift: Ints, mode: Mode) -> list[Ints]:
         if mode != "any":
@@ -371,11 +385,3 @@ class Madd(X86):
 def widen(x: Expr, lanes: int) -> Expr:
     """int8 lanes as int32."""
     return convert(f"int32x{lanes}", x)
-
-
-def halves(x: Expr) -> tuple[Expr, Expr]:
-    """The halves of eight int16 as int32."""
-    return (
-        convert("int32x4", low_half("int16x4", x)),
-        convert("int32x4", high_half("int16x4", x)),
-    )

@@ -9,42 +9,19 @@ import numpy as np
 
 from edgeofa.backends.tvm import int8_conv, int8_depthwise
 from edgeofa.backends.tvm.int8_constants import Residual, header, rescaling_mode
-from edgeofa.backends.tvm.int8_isa import Ints, Isa, Madd, Mode, Neon, NeonDot, Vnni
+from edgeofa.backends.tvm.int8_isa import Ints, Isa, Mode
+from edgeofa.backends.tvm.int8_machine import activation_limits, isa_of, quantizations
+from edgeofa.backends.tvm.int8_simple import TEMPLATES as SIMPLE
 from edgeofa.backends.tvm.kernels import Kernel
 from edgeofa.backends.tvm.machine import Machine
 from edgeofa.backends.tvm.templates import Call, Config, Knobs, Template
-from edgeofa.errors import UsageError
 from edgeofa.graph.int8_kernels import activation_range, add_multipliers, linear_multipliers
-from edgeofa.graph.ir import Activation, Array, Quantization
+from edgeofa.graph.ir import Array, Quantization
 
 if TYPE_CHECKING:
     from tvm.tirx import PrimFunc
 
 _MODES: tuple[Mode, Mode] = ("right", "any")
-
-
-def isa_of(machine: Machine) -> Isa:
-    """The instructions that a machine's int8 kernels are written with."""
-    match machine.dot:
-        case "mlal":
-            return Neon()
-        case "sdot":
-            return NeonDot()
-        case "vnni":
-            return Vnni(machine.lanes(4))
-        case "none":
-            return Madd(machine.lanes(4))
-
-
-def _quantizations(call: Call) -> tuple[Quantization, Quantization, Quantization]:
-    """Of the input, between operator and residual, and of the result."""
-    if not call.quantizations or call.between is None or call.result is None:
-        raise UsageError("an int8 kernel needs quantised tensors", where=call.op.name)
-    return call.quantizations[0], call.between, call.result
-
-
-def _limits(activation: Activation, q: Quantization) -> tuple[int, int, int]:
-    return (q.zero_point, *activation_range(activation, q))
 
 
 def _channels(call: Call, source: Quantization, between: Quantization) -> tuple[Ints, Ints]:
@@ -55,16 +32,16 @@ def _channels(call: Call, source: Quantization, between: Quantization) -> tuple[
 
 
 def _linear_header(call: Call, isa: Isa) -> Array:
-    source, between, result = _quantizations(call)
+    source, between, result = quantizations(call)
     if call.residual is None:
-        return header(isa, source.zero_point, _limits(call.kernel.activation, result))
+        return header(isa, source.zero_point, activation_limits(call.kernel.activation, result))
     other = call.quantizations[1]
     numbers = add_multipliers((between, other), result)
     low, high = activation_range(call.kernel.activation, between)
     zero = between.zero_point
     first, second = numbers.inputs
     residual = Residual(low - zero, high - zero, other.zero_point, (first, second, numbers.output))
-    limits = _limits(call.residual.activation, result)
+    limits = activation_limits(call.residual.activation, result)
     return header(isa, source.zero_point, limits, residual)
 
 
@@ -72,7 +49,7 @@ class _Linear(Template):
     """What convolutions share: one function for both ways of rescaling."""
 
     def statics(self, call: Call) -> tuple[int, ...]:
-        source, between, _ = _quantizations(call)
+        source, between, _ = quantizations(call)
         return (_MODES.index(self.mode(call, source, between)),)
 
     def mode(self, call: Call, source: Quantization, between: Quantization) -> Mode:
@@ -116,7 +93,7 @@ class Conv(_Linear):
 
     def constants(self, call: Call, machine: Machine, config: Config) -> Sequence[Array]:
         isa, kernel = isa_of(machine), call.kernel
-        source, between, _ = _quantizations(call)
+        source, between, _ = quantizations(call)
         tile = int8_conv.tiling(kernel, isa, config)
         weight, bias = call.op.linear
         rows = weight.reshape(len(weight), -1)
@@ -153,7 +130,7 @@ class Depthwise(_Linear):
 
     def constants(self, call: Call, machine: Machine, config: Config) -> Sequence[Array]:  # noqa: ARG002
         isa, kernel = isa_of(machine), call.kernel
-        source, between, _ = _quantizations(call)
+        source, between, _ = quantizations(call)
         weight, bias = call.op.linear
         taps = weight[0]
         offset = source.zero_point + isa.input_offset
@@ -168,4 +145,4 @@ class Depthwise(_Linear):
         return int8_depthwise.scratch_bytes(kernel, isa_of(machine))
 
 
-TEMPLATES: list[Template] = [Conv(), Depthwise()]
+TEMPLATES: tuple[Template, ...] = (Conv(), Depthwise(), *SIMPLE)
