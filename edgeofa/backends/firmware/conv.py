@@ -27,6 +27,7 @@ from edgeofa.backends.firmware.passes import (
     least_lead,
     output_of,
 )
+from edgeofa.backends.firmware.patches import fitting_patches, patch_fields
 from edgeofa.backends.firmware.shapes import ConvShape, Output, chunked, conv_pixels, grouped
 from edgeofa.backends.firmware.tiles import TILE, Tiles, fitting_tiles, tile_fields
 from edgeofa.graph.ir import Graph, Op
@@ -333,15 +334,33 @@ def lower_conv(graph: Graph, op: Op, limit: int, *, strict: bool) -> Layer:
     if passes.tiles is not None:
         by_tiles = 4 * (conv.x_words(passes.band) + passes.tiles.words)
         scratch_bytes = max(scratch_bytes, by_tiles)
+    arguments = ["{a}", "{out}", "{scratch}", "{weights}", "{quant}"]
+    constants = [
+        Constant("weights", "uint32_t", conv_words(op.linear[0], conv.stored, words)),
+        Constant("quant", "int32_t", padded_rows(conv.requant.constants, 2)),
+    ]
+    if not conv.pointwise:
+        patches = fitting_patches(
+            op,
+            graph,
+            words=words,
+            stored=conv.stored,
+            band=passes.band,
+            pairs=passes.pairs,
+            limit=scratch_bytes,
+            strict=strict,
+        )
+        struct |= patch_fields(patches, output)
+        arguments.append("{places}" if patches else "NULL")
+        if patches is not None:
+            scratch_bytes = max(scratch_bytes, patches.scratch_bytes)
+            constants.append(Constant("places", "uint8_t", patches.places))
     return Layer(
         op.name,
         "edgeofa_pointwise" if conv.pointwise else "edgeofa_convolution",
-        ("{a}", "{out}", "{scratch}", "{weights}", "{quant}"),
+        tuple(arguments),
         ("edgeofa_conv", struct),
-        (
-            Constant("weights", "uint32_t", conv_words(op.linear[0], conv.stored, words)),
-            Constant("quant", "int32_t", padded_rows(conv.requant.constants, 2)),
-        ),
+        tuple(constants),
         scratch_bytes=scratch_bytes,
         overwrites={0: conv.lead(passes.band)},
     )

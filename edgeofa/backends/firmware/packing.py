@@ -52,7 +52,7 @@ def padded_rows(rows: Array, multiple: int) -> Array:
     return np.pad(rows, [(0, missing), *[(0, 0)] * (rows.ndim - 1)])
 
 
-def _widened_order(values: Array) -> Array:
+def widened_order(values: Array) -> Array:
     """The last axis in the order in which inputs are widened."""
     if values.shape[-1] % 4:
         return values
@@ -76,7 +76,7 @@ def conv_words(weight: Array, stored: int, words: int) -> Array:
     Args:
         stored: int16 that a pixel of the widened input takes.
     """
-    runs = _padded_last(_widened_order(weight), stored)
+    runs = _padded_last(widened_order(weight), stored)
     runs = _padded_last(runs.reshape(*runs.shape[:2], -1), 2 * words)
     pairs = padded_rows(runs, 2).reshape(-1, 2, weight.shape[1], words, 2)
     return _as_words(pairs.transpose(0, 2, 3, 4, 1))
@@ -89,7 +89,7 @@ def dense_words(weight: Array, words: int, merged: bool) -> Array:
     Args:
         merged: each two bytes make the int16 ``w + 256 w'``.
     """
-    runs = padded_rows(_padded_last(_widened_order(weight), 2 * words), 4)
+    runs = padded_rows(_padded_last(widened_order(weight), 2 * words), 4)
     fours = runs.reshape(-1, 2, 2, words, 2).copy()
     if merged:
         # the byte of a negative w borrows from the one above; weights of -128 do not exist

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 #: an immediate offset of a Thumb-2 load reaches this far
 _REACH_BYTES = 4095
@@ -32,7 +33,7 @@ class ConvShape:
         pitch: words between rows of the input. step: words between neighbouring outputs' inputs.
         channels: 1 where the second channel does not exist and is not stored.
         out_step: bytes between neighbouring outputs.
-        of_tiles: the products of tiles, which only the DSP level computes.
+        level: the only one that uses it, or ``all``: tiles are for DSP, patches for vectors.
     """
 
     pixels: int
@@ -45,7 +46,7 @@ class ConvShape:
     channels: int
     out_step: int
     output: Output | None
-    of_tiles: bool = False
+    level: Literal["all", "dsp", "mve"] = "all"
 
 
 @dataclass(frozen=True)

@@ -110,7 +110,7 @@ def _assembly(kernel: Kernel) -> list[str] | None:
 def _vectors(kernel: Kernel) -> list[str] | None:
     """The inner loop by vectors, where there is one."""
     if isinstance(kernel, ConvShape):
-        return None if kernel.of_tiles else conv_kernel_mve(kernel)
+        return None if kernel.level == "dsp" else conv_kernel_mve(kernel)
     if isinstance(kernel, DepthwiseShape):
         return depthwise_kernel_mve(kernel)
     if isinstance(kernel, DenseShape):
@@ -128,7 +128,7 @@ def _portable_shape(kernel: ConvShape | DepthwiseShape | DenseShape) -> list[str
         "low": -128 if output is None else output.low,
         "high": 127 if output is None else output.high,
     }
-    left_out = {"chunk", "group", "output", "of_tiles"}
+    left_out = {"chunk", "group", "output", "level"}
     values: dict[str, int | str] = {
         f.name: int(getattr(kernel, f.name)) for f in fields(kernel) if f.name not in left_out
     }
@@ -164,8 +164,11 @@ def _kernel(name: str, kernel: Kernel) -> list[str]:
     if lines is None:
         return [*portable, ""]
     head = f"static void {name}({', '.join(parameters)})"
+    if isinstance(kernel, ConvShape) and kernel.level == "mve":
+        guarded = _naked(head, conv_kernel_mve(kernel))
+        return ["#ifdef EDGEOFA_MVE", *guarded, "#else", f"#define {name} NULL", "#endif", ""]
     tiles = isinstance(kernel, (TileInputShape, TileOutputShape, TileWeightShape))
-    if isinstance(kernel, ConvShape) and kernel.of_tiles:
+    if isinstance(kernel, ConvShape) and kernel.level == "dsp":
         tiles, portable = True, [f"#define {name} NULL"]
     levels = ["#ifdef EDGEOFA_TILES" if tiles else "#ifdef EDGEOFA_DSP", *_naked(head, lines)]
     vectors = _vectors(kernel)

@@ -113,7 +113,7 @@ def tile_fields(tiles: Tiles | None, output: Output | None) -> dict[str, Field]:
         channels=2,
         out_step=0,
         output=None,
-        of_tiles=True,
+        level="dsp",
     )
     row_bytes = TILE * tiles.tiles * tiles.out_channels
     back = TileOutputShape(tiles.tiles, tiles.all_tiles, tiles.out_channels, row_bytes, output)

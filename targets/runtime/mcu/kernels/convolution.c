@@ -154,9 +154,24 @@ static int32_t row_vectors(int32_t words)
     return (words + 7) / 8;
 }
 
+/* Two channels' constants, with the input's zero point in the bias; `sum`: of their weights. */
+static void prepare_constants(const edgeofa_conv *l, int32_t *constants, const int32_t *quant,
+                              const int32_t sum[2])
+{
+    for (int32_t c = 0; c < 2; c++, constants += EDGEOFA_QUANT, quant += EDGEOFA_QUANT) {
+        constants[0] = quant[0] - l->zero_point * sum[c];
+        constants[1] = quant[1];
+        constants[2] = quant[2];
+        if (!l->raw) {
+            /* back from m' to m, and from 2**(32 - n) to -n */
+            constants[1] = (int32_t)((uint32_t)quant[1] >> 1);
+            constants[2] = ~__builtin_clz((uint32_t)quant[2]);
+        }
+    }
+}
+
 /* Two channels' weights (words of k, k', each channel 0 then 1) as vectors of each channel in turn,
- * in the inputs' order, the last of a row filled up with zeros; their constants, with the input's
- * zero point in the bias. */
+ * in the inputs' order, the last of a row filled up with zeros; and their constants. */
 static void prepare_weights(const edgeofa_conv *l, int8_t *to, int32_t *constants,
                             const uint32_t *from, const int32_t *quant)
 {
@@ -180,16 +195,7 @@ static void prepare_weights(const edgeofa_conv *l, int8_t *to, int32_t *constant
             vst1q_s8(to, a);
             vst1q_s8(to + 16, b);
         }
-    for (int32_t c = 0; c < 2; c++, constants += EDGEOFA_QUANT, quant += EDGEOFA_QUANT) {
-        constants[0] = quant[0] - l->zero_point * sum[c];
-        constants[1] = quant[1];
-        constants[2] = quant[2];
-        if (!l->raw) {
-            /* back from m' to m, and from 2**(32 - n) to -n */
-            constants[1] = (int32_t)((uint32_t)quant[1] >> 1);
-            constants[2] = ~__builtin_clz((uint32_t)quant[2]);
-        }
-    }
+    prepare_constants(l, constants, quant, sum);
 }
 
 #else
@@ -390,8 +396,98 @@ static void convolve_tiles(const edgeofa_conv *l, const int8_t *in, int8_t *out,
 }
 #endif
 
+#ifdef EDGEOFA_MVE
+/* The inputs of an output side by side, for `count` of a band's outputs from `first` on. */
+static void gather_patches(const edgeofa_conv *l, int8_t *to, const int8_t *band, int32_t first,
+                           int32_t count)
+{
+    const int32_t row = l->patch_inputs / l->kernel_rows;
+    const int32_t size = (l->patch_inputs + 15) / 16 * 16;
+    int32_t x = first % l->out_width;
+    const int8_t *line = band + first / l->out_width * l->stride * l->patch_pitch;
+    for (; count > 0; count--, to += size) {
+        const int8_t *from = line + x * l->patch_step;
+        int8_t *end = to;
+        for (int32_t r = 0; r < l->kernel_rows; r++, from += l->patch_pitch)
+            end = copy(end, from, row);
+        if (++x == l->out_width) {
+            x = 0;
+            line += l->stride * l->patch_pitch;
+        }
+    }
+}
+
+/* Two channels' weights as vectors of each in turn, in the order of a patch; and their constants. */
+static void prepare_patch_weights(const edgeofa_conv *l, int8_t *to, int32_t *constants,
+                                  const uint32_t *from, const int32_t *quant, const uint8_t *places)
+{
+    const int8_t *const bytes = (const int8_t *)from;
+    int32_t sum[2] = {0, 0};
+    for (int32_t left = l->patch_inputs; left > 0; left -= 16, places += 16, to += 32) {
+        const mve_pred16_t some = vctp8q((uint32_t)left);
+        const uint8x16_t even = vldrbq_z_u8(places, some), odd = vaddq_n_u8(even, 1);
+        const int8x16_t a = vldrbq_gather_offset_z_s8(bytes, even, some);
+        const int8x16_t b = vldrbq_gather_offset_z_s8(bytes, odd, some);
+        sum[0] = vaddvaq_s8(sum[0], a);
+        sum[1] = vaddvaq_s8(sum[1], b);
+        vst1q_s8(to, a);
+        vst1q_s8(to + 16, b);
+    }
+    prepare_constants(l, constants, quant, sum);
+}
+
+/* One band by patches; fewer outputs than a block are no band. */
+static void run_patches(const edgeofa_conv *l, const int8_t *band, int32_t band_bytes, int8_t *out,
+                        const uint32_t *weights, const int32_t *quant, const uint8_t *places,
+                        int32_t count)
+{
+    const int32_t vectors = (l->patch_inputs + 15) / 16, taps = l->kernel_rows * l->words;
+    int8_t *const patches = (int8_t *)band + (band_bytes + 15) / 16 * 16;
+    int8_t *const w = patches + l->patch_outputs * vectors * 16;
+    int32_t *const constants = (int32_t *)(w + l->pairs * vectors * 32);
+    for (int32_t done = 0, some; done < count; done += some) {
+        some = smaller(l->patch_outputs, count - done) & ~3;
+        if (some == 0) {
+            /* a last block begins among outputs that were there before */
+            done = count - 4;
+            some = 4;
+        }
+        gather_patches(l, patches, band, done, some);
+        for (int32_t c = 0; c < l->out_channels; c += 2 * l->pairs) {
+            const int32_t pairs = smaller(l->pairs, (l->out_channels - c) / 2);
+            for (int32_t p = 0; p < pairs; p++)
+                prepare_patch_weights(l, w + p * vectors * 32, constants + 2 * EDGEOFA_QUANT * p,
+                                      weights + (c / 2 + p) * taps,
+                                      quant + EDGEOFA_QUANT * (c + 2 * p), places);
+            for (int32_t p = 0; p < pairs; p++)
+                call(l->patch_products, (const pair *)patches,
+                     (const uint32_t *)(w + p * vectors * 32), constants + 2 * EDGEOFA_QUANT * p,
+                     out + done * l->out_channels + c + 2 * p, some / 4);
+        }
+    }
+}
+
+static void convolve_patches(const edgeofa_conv *l, const int8_t *in, int8_t *out,
+                             uint32_t *scratch, const uint32_t *weights, const int32_t *quant,
+                             const uint8_t *places)
+{
+    const int32_t row_bytes = l->out_width * l->out_channels;
+    /* the same layer, with nothing between pixels */
+    edgeofa_conv dense = *l;
+    dense.stored = l->channels;
+    dense.pitch = l->patch_pitch / 2;
+    const int32_t band_rows = (l->band - 1) * l->stride + l->kernel_rows;
+    for (int32_t y = 0; y < l->out_height; y += l->band) {
+        const int32_t rows = smaller(l->band, l->out_height - y);
+        prepare_band(&dense, (pair *)scratch, in, y, rows);
+        run_patches(l, (int8_t *)scratch, band_rows * l->patch_pitch, out + y * row_bytes, weights,
+                    quant, places, rows * l->out_width);
+    }
+}
+#endif
+
 void edgeofa_convolution(const edgeofa_conv *l, const int8_t *in, int8_t *out, uint32_t *scratch,
-                         const uint32_t *weights, const int32_t *quant)
+                         const uint32_t *weights, const int32_t *quant, const uint8_t *places)
 {
     const int32_t row_bytes = l->out_width * l->out_channels;
 #ifdef EDGEOFA_TILES
@@ -399,7 +495,13 @@ void edgeofa_convolution(const edgeofa_conv *l, const int8_t *in, int8_t *out, u
         convolve_tiles(l, in, out, scratch, weights, quant);
         return;
     }
+#elif defined(EDGEOFA_MVE)
+    if (l->patch_products) {
+        convolve_patches(l, in, out, scratch, weights, quant, places);
+        return;
+    }
 #endif
+    (void)places;
     pair *const band = (pair *)scratch;
     for (int32_t y = 0; y < l->out_height; y += l->band) {
         const int32_t rows = smaller(l->band, l->out_height - y);

@@ -66,6 +66,11 @@ typedef struct edgeofa_conv {
     edgeofa_tile_output_kernel tile_output;
     edgeofa_conv_kernel tile_products;
     int32_t tiles;
+    /* Vectors' way where kernel rows are short: `patch_inputs` of each of `patch_outputs` outputs
+     * side by side; `patch_pitch` bytes of a row of the band, an even number,
+     * `patch_step` between neighbouring outputs' inputs. */
+    edgeofa_conv_kernel patch_products;
+    int32_t patch_outputs, patch_inputs, patch_pitch, patch_step;
 } edgeofa_conv;
 
 typedef struct edgeofa_depthwise {
@@ -127,8 +132,10 @@ typedef struct edgeofa_mean {
     int32_t out_zero_point;
 } edgeofa_mean;
 
+/* `places`: of each input of a patch, the byte of its weight among two channels'; NULL without. */
 void edgeofa_convolution(const edgeofa_conv *layer, const int8_t *in, int8_t *out,
-                         uint32_t *scratch, const uint32_t *weights, const int32_t *quant);
+                         uint32_t *scratch, const uint32_t *weights, const int32_t *quant,
+                         const uint8_t *places);
 /* 1x1, stride 1: pixels are one long row. */
 void edgeofa_pointwise(const edgeofa_conv *layer, const int8_t *in, int8_t *out, uint32_t *scratch,
                        const uint32_t *weights, const int32_t *quant);
