@@ -28,7 +28,7 @@ def deploy(
     ] = None,
     space: Annotated[str | None, typer.Option(help="Space; the target's own by default.")] = None,
     precision: Annotated[str, typer.Option(help="int8, float32 or auto.")] = "auto",
-    backend: Annotated[str, typer.Option(help="litert, onnxruntime or auto.")] = "auto",
+    backend: Annotated[str, typer.Option(help="litert, onnxruntime, tvm or auto.")] = "auto",
     threads: Annotated[int, typer.Option(help="Threads on the device.", min=1, max=64)] = 1,
     prefer: Annotated[
         str, typer.Option(help="fastest or accurate, of subnets that cannot be told apart.")

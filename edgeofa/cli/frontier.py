@@ -29,7 +29,7 @@ def frontier(
         Path | None, typer.Option(help="Accuracy model, a file or a folder with one.")
     ] = None,
     precision: Annotated[str, typer.Option(help="int8, float32 or auto.")] = "auto",
-    backend: Annotated[str, typer.Option(help="litert, onnxruntime or auto.")] = "auto",
+    backend: Annotated[str, typer.Option(help="litert, onnxruntime, tvm or auto.")] = "auto",
     threads: Annotated[int, typer.Option(help="Threads on the device.", min=1, max=64)] = 1,
     sram: Annotated[
         str | None, typer.Option(help="Peak activations, such as 512KB; per target as 512KB,-.")

@@ -18,7 +18,7 @@ def profile(
         typer.Option(help="Device name (see `edgeofa device list`) or address; the target's own."),
     ] = None,
     space: Annotated[str | None, typer.Option(help="Space; the target's own by default.")] = None,
-    backend: Annotated[str | None, typer.Option(help="litert or onnxruntime.")] = None,
+    backend: Annotated[str | None, typer.Option(help="litert, onnxruntime or tvm.")] = None,
     precision: Annotated[str | None, typer.Option(help="int8 or float32.")] = None,
     resolutions: Annotated[
         str | None, typer.Option(help="Such as 128,160; all of the space by default.")

@@ -43,7 +43,7 @@ def solve(
         Path | None, typer.Option(help="Accuracy model, a file or a folder with one.")
     ] = None,
     precision: Annotated[str, typer.Option(help="int8, float32 or auto.")] = "auto",
-    backend: Annotated[str, typer.Option(help="litert, onnxruntime or auto.")] = "auto",
+    backend: Annotated[str, typer.Option(help="litert, onnxruntime, tvm or auto.")] = "auto",
     threads: Annotated[int, typer.Option(help="Threads on the device.", min=1, max=64)] = 1,
     k: Annotated[int, typer.Option(help="Subnets that are re-ranked.", min=1, max=10_000)] = 64,
     method: Annotated[str, typer.Option(help="dp, cp-sat or auto.")] = "auto",
