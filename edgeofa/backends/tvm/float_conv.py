@@ -47,8 +47,9 @@ def write_frame(
             e.sweep(
                 inner, lanes, lambda at, n: e.store(frame, to + at, load(image, start + at, n), n)
             )
-        with e.when(row < height - 1):
-            fill(to + inner, (left + right) * channels)
+        if left + right:
+            with e.when(row < height - 1):
+                fill(to + inner, (left + right) * channels)
     fill((height + top - 1) * line + left * channels + inner, right * channels + bottom * line)
 
 
