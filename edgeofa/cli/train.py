@@ -36,6 +36,13 @@ def run(
     ] = None,
     until: Annotated[str | None, typer.Option(help="HH:MM at which the training ends.")] = None,
     steps: Annotated[int | None, typer.Option(help="Number of updates.", min=1)] = None,
+    macs: Annotated[
+        float | None,
+        typer.Option(help="Multiply-accumulates of forward and backward passes.", min=1),
+    ] = None,
+    schedule: Annotated[
+        str, typer.Option(help="sandwich, progressive or delayed (docs/training.md).")
+    ] = "sandwich",
     refine: Annotated[
         Path | None, typer.Option(help="State of a finished training to refine.")
     ] = None,
@@ -47,9 +54,11 @@ def run(
     from edgeofa.jsonio import dumps
     from edgeofa.training.session import train
 
-    if minutes is None and until is None and steps is None:
-        raise UsageError("how long?", hint="--minutes, --until or --steps")
-    progress = train(space, data, out, minutes, until, steps, seed, _log, refine)
+    if minutes is None and until is None and steps is None and macs is None:
+        raise UsageError("how long?", hint="--minutes, --until, --steps or --macs")
+    progress = train(
+        space, data, out, minutes, until, steps, seed, _log, refine, schedule=schedule, macs=macs
+    )
     if json:
         typer.echo(dumps(progress))
 

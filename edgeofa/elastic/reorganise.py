@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -25,17 +26,23 @@ _OFFSET = 1e5
 
 
 @torch.no_grad()
-def reorganise(supernet: Supernet | ResNetSupernet, stage: int = 0) -> None:
+def reorganise(
+    supernet: Supernet | ResNetSupernet, stage: int = 0, also: Supernet | None = None
+) -> None:
     """Sorts all blocks in place.
 
     Args:
         stage: number of widths that are open already beside the largest: 0 before the first
             shrinking, 1 before the second.
+        also: a supernet of the same space that gets the same order (averaged weights).
     """
-    for module in supernet.modules():
+    for name, module in supernet.named_modules():
         if isinstance(module, ElasticBlock) and len(module.expands) > 1:
             widths = [make_divisible(module.cin * e) for e in module.expands]
-            permute_channels(module, _order(module.project.weight, widths, stage))
+            order = _order(module.project.weight, widths, stage)
+            inner = permute_channels(module, order)
+            if also is not None:
+                permute_channels(cast(ElasticBlock, also.get_submodule(name)), order, inner)
         elif isinstance(module, Bottleneck):
             widths = [make_divisible(round(module.largest_out * e)) for e in EXPANDS]
             order = _order(module.conv3.weight, widths, stage)
@@ -57,28 +64,37 @@ def _order(following: Tensor, widths: Sequence[int], stage: int) -> Tensor:
 
 
 @torch.no_grad()
-def permute_channels(block: ElasticBlock, order: Tensor) -> None:
-    """Puts a block's middle channels in another order; the block computes what it computed."""
+def permute_channels(
+    block: ElasticBlock, order: Tensor, inner: Tensor | None = None
+) -> Tensor | None:
+    """Puts a block's middle channels in another order; the block computes what it computed.
+
+    ``inner`` orders its squeeze-excite's inner channels, by default by their importance; returns
+    that order, None where there is no squeeze-excite.
+    """
     _select(block.project, inputs=order)
     _select(block.depthwise, outputs=order)
     if block.squeeze is not None:
-        _sort_squeeze(block.squeeze, order)
+        inner = _permute_squeeze(block.squeeze, order, inner)
     if block.expand is not None:
         _select(block.expand, outputs=order)
+    return inner
 
 
-def _sort_squeeze(squeeze: SqueezeExcite, order: Tensor) -> None:
+def _permute_squeeze(squeeze: SqueezeExcite, order: Tensor, inner: Tensor | None) -> Tensor:
     """The outer channels follow the block's, the inner ones are sorted by their own importance."""
     reduce, expand = squeeze.reduce, squeeze.expand
     expand.weight.copy_(expand.weight[order].clone())
     bias = expand.get_parameter("bias")
     bias.copy_(bias[order].clone())
     reduce.weight.copy_(reduce.weight[:, order].clone())
-    inner = torch.sort(expand.weight.abs().sum((0, 2, 3)), descending=True)[1]
+    if inner is None:
+        inner = torch.sort(expand.weight.abs().sum((0, 2, 3)), descending=True)[1]
     expand.weight.copy_(expand.weight[:, inner].clone())
     reduce.weight.copy_(reduce.weight[inner].clone())
     bias = reduce.get_parameter("bias")
     bias.copy_(bias[inner].clone())
+    return inner
 
 
 def _select(

@@ -16,6 +16,7 @@ from edgeofa.spaces import load_space
 from edgeofa.training.data import is_archive, load_images
 from edgeofa.training.parallel import join_workers
 from edgeofa.training.recipe import recipe_for
+from edgeofa.training.record import write_record
 from edgeofa.training.state import Progress
 from edgeofa.training.trainer import Budget, Trainer
 
@@ -44,6 +45,8 @@ def train(
     seed: int,
     log: Callable[[str], None],
     refine: Path | None = None,
+    schedule: str = "sandwich",
+    macs: float | None = None,
 ) -> Progress:
     """Trains the supernet of a space until the first of the limits; resumes the state in ``out``.
 
@@ -52,6 +55,8 @@ def train(
 
     Args:
         refine: folder of a finished training whose supernet this one refines.
+        schedule: a name of :data:`edgeofa.training.schedules.SCHEDULES`.
+        macs: multiply-accumulates of forward and backward passes.
     """
     # one thread a process: two collapse when the machine is shared
     torch.set_num_threads(1)
@@ -70,6 +75,7 @@ def train(
             seed=seed,
             log=log if workers.first else _silent,
             workers=workers,
+            schedule_name=schedule,
         )
         if not trainer.resume() and refine is not None:
             trainer.start_from(refine / "state.pt")
@@ -77,7 +83,10 @@ def train(
         if until is not None:
             left = seconds_until(until, datetime.now())
             seconds = min(seconds, trainer.progress.elapsed_s + left)
-        trainer.run(Budget(seconds=seconds, steps=steps))
+        budget = Budget(seconds=seconds, steps=steps, macs=inf if macs is None else macs)
+        trainer.run(budget)
+        if workers.first:
+            write_record(trainer, budget)
         return trainer.progress
 
 

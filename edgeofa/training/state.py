@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from edgeofa.errors import FileFormatError, MissingMaterial
 from edgeofa.paths import atomic_path
 
-__all__ = ["Progress", "check_run", "load_average", "load_state", "read_progress", "save_state"]
+__all__ = [
+    "Progress",
+    "Stored",
+    "check_run",
+    "load_average",
+    "load_state",
+    "load_training",
+    "read_progress",
+    "restore",
+    "save_state",
+]
 
 _SCHEMA = 1
 
@@ -34,6 +44,11 @@ class Progress:
     passes: int = 0
     #: seconds of the training that this one started from; its other costs are in the fields above
     earlier_s: float = 0.0
+    #: multiply-accumulates of all forward and backward passes of this training, teachers' included
+    training_macs: float = 0.0
+    #: of the schedule, and the update at which it last began anew
+    phase: int = 0
+    restarted: int = 0
 
 
 def save_state(
@@ -44,6 +59,8 @@ def save_state(
     average: nn.Module,
     optimiser: torch.optim.Optimizer,
     run: Mapping[str, str],
+    teacher: nn.Module | None = None,
+    curve: Sequence[Mapping[str, float]] = (),
 ) -> None:
     """``run``: what the training is a training of (see :func:`check_run`)."""
     content = {
@@ -54,6 +71,8 @@ def save_state(
         "model": model.state_dict(),
         "average": average.state_dict(),
         "optimiser": optimiser.state_dict(),
+        "teacher": None if teacher is None else teacher.state_dict(),
+        "curve": [dict(point) for point in curve],
     }
     with atomic_path(path) as temporary:
         torch.save(content, temporary)
@@ -84,6 +103,8 @@ def check_run(path: Path, space: str, run: Mapping[str, str]) -> bool:
         return False
     if not isinstance(stored, dict):
         raise FileFormatError("not a training state: its run is no table", where=path)
+    # there was one schedule before states named it
+    stored = {"schedule": "sandwich", **stored}
     for key, value in run.items():
         if stored.get(key) != value:
             raise FileFormatError(
@@ -128,12 +149,42 @@ def load_state(
     optimiser: torch.optim.Optimizer | None,
 ) -> Progress:
     """Restores all of it in place; refuses the state of another space or version."""
+    return load_training(path, space, model, average, optimiser).progress
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What a state holds beside the networks it was loaded into."""
+
+    progress: Progress
+    #: the frozen teacher's weights, where the schedule has one by now
+    teacher: dict[str, Tensor] | None
+    curve: list[dict[str, float]]
+
+
+def load_training(
+    path: Path,
+    space: str,
+    model: nn.Module,
+    average: nn.Module,
+    optimiser: torch.optim.Optimizer | None,
+) -> Stored:
+    """``load_state`` with what a training goes on from."""
     content = _read(path, space)
     try:
         model.load_state_dict(content["model"])
         average.load_state_dict(content["average"])
         if optimiser is not None:
             optimiser.load_state_dict(content["optimiser"])
-        return Progress(**content["progress"])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        curve = [{str(k): float(v) for k, v in p.items()} for p in content.get("curve", ())]
+        return Stored(Progress(**content["progress"]), content.get("teacher"), curve)
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        raise FileFormatError(f"not a training state: {error}", where=path) from error
+
+
+def restore(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+    """Loads weights that a state holds."""
+    try:
+        network.load_state_dict(weights)
+    except (KeyError, TypeError, RuntimeError) as error:
         raise FileFormatError(f"not a training state: {error}", where=path) from error

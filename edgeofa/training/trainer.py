@@ -1,4 +1,4 @@
-"""Trains a supernet: sandwich rule, in-place distillation, weight averaging, a time budget."""
+"""Trains a supernet as a schedule says: distillation, weight averaging, a budget."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import math
 import random
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -19,8 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgeofa.accuracy.features import subnet_macs
+from edgeofa.elastic.reorganise import reorganise
 from edgeofa.elastic.supernet import Supernet
-from edgeofa.errors import MissingMaterial
+from edgeofa.errors import MissingMaterial, UsageError
 from edgeofa.spaces.space import Space, Subnet
 from edgeofa.training.data import Images, augment, preprocess
 from edgeofa.training.fast import fast_path
@@ -28,31 +29,42 @@ from edgeofa.training.imagenet import find_lite0_weights, load_lite0
 from edgeofa.training.parallel import Workers
 from edgeofa.training.recalibrate import subnet_accuracy
 from edgeofa.training.recipe import Recipe
-from edgeofa.training.state import Progress, check_run, load_average, load_state, save_state
+from edgeofa.training.schedules import BACKWARD, schedule_for
+from edgeofa.training.state import (
+    Progress,
+    check_run,
+    load_average,
+    load_training,
+    restore,
+    save_state,
+)
 
 __all__ = ["Budget", "Trainer"]
 
 _CHECKPOINT_S = 240.0
 _LOG_S = 60.0
-_EVALUATE_S = 900.0
+#: points of a training's curve, evenly over its budget
+_POINTS = 12
 
 
 @dataclass(frozen=True)
 class Budget:
-    """When to stop: after ``seconds`` of training in all, or ``steps``, whichever is first.
+    """When to stop: after ``seconds`` of training in all, ``steps``, or ``macs`` of forward and
+    backward passes (``Progress.training_macs``), whichever is first.
 
     ``stop_at_step`` interrupts a longer training, whose schedule it leaves alone.
     """
 
     seconds: float = math.inf
     steps: int | None = None
+    macs: float = math.inf
     stop_at_step: int | None = None
 
     def progress(self, state: Progress) -> float:
         """Fraction of the training that is done, from 0 to 1."""
         by_time = state.elapsed_s / self.seconds
         by_steps = 0.0 if self.steps is None else state.step / self.steps
-        return min(1.0, max(by_time, by_steps))
+        return min(1.0, max(by_time, by_steps, state.training_macs / self.macs))
 
 
 def _parameter_groups(supernet: Supernet, weight_decay: float) -> list[dict[str, object]]:
@@ -83,9 +95,14 @@ class Trainer:
     progress: Progress = field(default_factory=Progress)
     #: this process among those that train together
     workers: Workers = field(default_factory=Workers)
+    schedule_name: str = "sandwich"
 
     def __post_init__(self) -> None:
         torch.manual_seed(self.seed)
+        self.schedule = schedule_for(self.schedule_name, self.space, self.recipe)
+        #: accuracies on held-out images along the way, with what had been spent
+        self.curve: list[dict[str, float]] = []
+        self.teacher: Supernet | None = None
         self.supernet = Supernet(self.space)
         self._forward = fast_path(self.space)
         if self.recipe.imagenet:
@@ -93,17 +110,15 @@ class Trainer:
         nn.init.zeros_(self.supernet.classifier.weight)
         nn.init.zeros_(self.supernet.classifier.bias)
         self.average = copy.deepcopy(self.supernet).requires_grad_(False)
-        groups = _parameter_groups(self.supernet, self.recipe.weight_decay)
         self._epoch, self._order = -1, torch.empty(0)
-        self._optimiser: torch.optim.Optimizer
+        self._optimiser = self._new_optimiser()
+
+    def _new_optimiser(self) -> torch.optim.Optimizer:
+        groups = _parameter_groups(self.supernet, self.recipe.weight_decay)
+        rate = self.recipe.rate
         if self.recipe.optimiser == "sgd":
-            self._optimiser = torch.optim.SGD(
-                groups, self.recipe.rate, momentum=0.9, nesterov=True, foreach=True
-            )
-        else:
-            self._optimiser = torch.optim.AdamW(
-                groups, self.recipe.rate, betas=(0.9, 0.99), foreach=True
-            )
+            return torch.optim.SGD(groups, rate, momentum=0.9, nesterov=True, foreach=True)
+        return torch.optim.AdamW(groups, rate, betas=(0.9, 0.99), foreach=True)
 
     @property
     def state_path(self) -> Path:
@@ -111,12 +126,13 @@ class Trainer:
 
     @cached_property
     def identity(self) -> dict[str, str]:
-        """What this is a training of: recipe, seed, and the images that it learns from."""
+        """What this is a training of: recipe, schedule, seed, and the images it learns from."""
         recipe = json.dumps(asdict(self.recipe), sort_keys=True)
         data = hashlib.sha256(self.train.pixels.contiguous().numpy().tobytes())
         data.update(self.train.labels.contiguous().numpy().tobytes())
         return {
             "recipe": hashlib.sha256(recipe.encode()).hexdigest()[:16],
+            "schedule": self.schedule.text,
             "seed": str(self.seed),
             "data": data.hexdigest()[:16],
         }
@@ -135,9 +151,13 @@ class Trainer:
             return False
         if not check_run(self.state_path, self.space.name, self.identity):
             self.log("the state does not say which recipe, seed and data it belongs to")
-        self.progress = load_state(
+        stored = load_training(
             self.state_path, self.space.name, self.supernet, self.average, self._optimiser
         )
+        if stored.teacher is not None:
+            self.teacher = self._frozen(self.supernet)
+            restore(self.teacher, stored.teacher, self.state_path)
+        self.progress, self.curve = stored.progress, stored.curve
         return True
 
     def save(self) -> None:
@@ -151,6 +171,8 @@ class Trainer:
             self.average,
             self._optimiser,
             self.identity,
+            self.teacher,
+            self.curve,
         )
 
     def run(self, budget: Budget) -> None:
@@ -175,7 +197,7 @@ class Trainer:
         self.supernet.train()
         state, started, cpu = self.progress, time.monotonic(), time.process_time()
         elapsed, cpu_before = state.elapsed_s, state.cpu_s
-        logged = evaluated = saved = started
+        logged = saved = started
         losses: list[tuple[float, float]] = []
         while state.step != budget.stop_at_step:
             # clocks and signals differ between processes; the first one's count
@@ -190,9 +212,9 @@ class Trainer:
                 logged = now
                 self._log_line(budget.progress(state), losses)
                 losses = []
-            if now - evaluated >= _EVALUATE_S and self.workers.first:
-                evaluated = now
-                self.log(self.evaluate())
+            reached = int(_POINTS * budget.progress(state))
+            if reached > int(_POINTS * done) and self.workers.first:
+                self._add_point()
             if now - saved >= _CHECKPOINT_S:
                 saved = now
                 self.save()
@@ -209,24 +231,32 @@ class Trainer:
             f"loss {label:.3f} distilled {soft:.3f}"
         )
 
-    def evaluate(self, images: int = 600) -> str:
-        """Accuracies of a few averaged subnets on held-out images, as one line."""
+    def _add_point(self, images: int = 1000) -> None:
+        """Adds accuracies of a few averaged subnets on held-out images to the curve."""
+        state, began = self.progress, time.monotonic()
         sample, recalibration = self.held_out.first(images), self.train.first(images // 2)
         rng = random.Random(7)
         resolutions = sorted(self.recipe.resolutions_at(1.0))
-        low, middle = resolutions[0], resolutions[len(resolutions) // 3]
-        subnets = {
-            "largest": self.space.largest(middle),
-            "largest low": self.space.largest(low),
-            "smallest low": self.space.smallest(low),
-            **{f"random {i}": self.space.sample_by_choice(rng, middle) for i in range(3)},
+        low, middle = resolutions[0], resolutions[len(resolutions) // 2]
+        subnets = [self.space.largest(middle), self.space.smallest(low)]
+        subnets += [self.space.sample_by_choice(rng, middle) for _ in range(3)]
+        largest, smallest, *others = (
+            subnet_accuracy(self.average, s, recalibration.pixels, sample) for s in subnets
+        )
+        point = {
+            "step": float(state.step),
+            "training_macs": state.training_macs,
+            "elapsed_s": state.elapsed_s,
+            "largest": largest,
+            "smallest": smallest,
+            "random": sum(others) / len(others),
         }
-        parts = []
-        for name, subnet in subnets.items():
-            value = subnet_accuracy(self.average, subnet, recalibration.pixels, sample)
-            macs = subnet_macs(self.space, subnet) / 1e6
-            parts.append(f"{name}@{subnet.resolution} ({macs:.1f}M) {100 * value:.1f}%")
-        return f"{time.strftime('%H:%M:%S')} held out: " + ", ".join(parts)
+        self.curve.append(point)
+        self.log(
+            f"{time.strftime('%H:%M:%S')} held out: largest@{middle} {100 * largest:.1f}%, "
+            f"smallest@{low} {100 * smallest:.1f}%, random@{middle} {100 * point['random']:.1f}% "
+            f"({time.monotonic() - began:.0f} s)"
+        )
 
     # ---------------------------------------------------------------- one step
 
@@ -240,33 +270,48 @@ class Trainer:
             self._epoch = epoch
         return self._order[position * batch : (position + 1) * batch]
 
-    def _others(self, rng: random.Random, progress: float) -> Iterator[Subnet]:
-        if progress < self.recipe.alone:
-            return
-        first_small = rng.random() < self.recipe.smallest
-        for i in range(self.recipe.others):
-            resolution = self._resolution(rng, progress)
-            if i == 0 and first_small:
-                yield self.space.smallest(resolution)
-            else:
-                yield self.space.sample_by_choice(rng, resolution)
-
-    def _resolution(self, rng: random.Random, progress: float) -> int:
-        weights = self.recipe.resolutions_at(progress)
-        return rng.choices(list(weights), list(weights.values()))[0]
-
-    def _logits(self, pixels: Tensor, subnet: Subnet) -> Tensor:
+    def _logits(self, supernet: Supernet, pixels: Tensor, subnet: Subnet, passes: int) -> Tensor:
+        """``passes``: what the network will have cost, in forward passes."""
         x = preprocess(pixels, subnet.resolution, self.space)
-        passes = len(x) * self.workers.count
-        self.progress.passes += passes
-        self.progress.macs += passes * subnet_macs(self.space, subnet)
+        images = len(x) * self.workers.count
+        macs = images * subnet_macs(self.space, subnet)
+        self.progress.passes += images
+        self.progress.macs += macs
+        self.progress.training_macs += passes * macs
         if self._forward is not None:
-            return self._forward(self.supernet, x, subnet)
-        logits: Tensor = self.supernet(x.permute(0, 3, 1, 2), subnet)
+            return self._forward(supernet, x, subnet)
+        logits: Tensor = supernet(x.permute(0, 3, 1, 2), subnet)
         return logits
 
-    def _step(self, progress: float) -> tuple[float, float]:
-        """One update; returns the largest subnet's loss and the mean distillation loss."""
+    def _enter(self, phase: int) -> None:
+        """Begins a phase of the schedule."""
+        entry, state = self.schedule.entry(phase), self.progress
+        state.phase = phase
+        if entry.restart:
+            self.supernet.load_state_dict(self.average.state_dict())
+            state.restarted = state.step
+        if entry.freeze:
+            self.teacher = self._frozen(self.supernet)
+        if entry.sort is not None:
+            reorganise(self.supernet, entry.sort, self.average)
+        # momenta are of channels that may lie elsewhere now
+        self._optimiser = self._new_optimiser()
+        self.log(f"{time.strftime('%H:%M:%S')} phase {phase} begins at step {state.step}")
+
+    @staticmethod
+    def _frozen(supernet: Supernet) -> Supernet:
+        """A copy that only looks; its batch norms use each batch's statistics, as a student's."""
+        return copy.deepcopy(supernet).requires_grad_(False).train()
+
+    def _soft(self, pixels: Tensor, subnet: Subnet) -> Tensor:
+        """The frozen teacher's outputs."""
+        if self.teacher is None:
+            raise UsageError("this phase has no teacher")
+        with torch.no_grad():
+            return self._logits(self.teacher, pixels, subnet, 1).softmax(1)
+
+    def _step(self, done: float) -> tuple[float, float]:
+        """One update; returns the mean losses of labels and of distillation."""
         recipe, state = self.recipe, self.progress
         rng = random.Random(f"{self.seed} {state.step}")
         generator = torch.Generator().manual_seed(rng.getrandbits(62))
@@ -275,27 +320,38 @@ class Trainer:
         # all augment the whole batch, so that an image's augmentation does not depend on how many
         pixels = augment(self.train.pixels[index], generator)[share]
         labels = self.train.labels[index][share]
-        rise = min(1.0, (state.step + 1) / recipe.warmup_steps)
-        fall = 0.5 * (1 + math.cos(math.pi * progress)) * (1 - recipe.final_rate)
+        step = self.schedule.step(done, state.step - state.restarted, rng)
+        # a coarse budget may leap over a phase; what it would have begun with counts all the same
+        while state.phase < step.phase:
+            self._enter(state.phase + 1)
         for group in self._optimiser.param_groups:
-            group["lr"] = recipe.rate * rise * (fall + recipe.final_rate)
+            group["lr"] = step.rate
         self._optimiser.zero_grad(set_to_none=True)
-        logits = self._logits(pixels, self.space.largest(self._resolution(rng, progress)))
-        loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
-        loss.backward()  # type: ignore[no-untyped-call]
-        soft, distilled = logits.detach().softmax(1), []
-        for subnet in self._others(rng, progress):
-            other = F.cross_entropy(self._logits(pixels, subnet), soft)
-            other.backward()  # type: ignore[no-untyped-call]
-            distilled.append(other.item())
+        soft = None if step.teacher is None else self._soft(pixels, step.teacher)
+        told: list[float] = []
+        distilled: list[float] = []
+        for p in step.passes:
+            logits = self._logits(self.supernet, pixels, p.subnet, 1 + BACKWARD)
+            parts = []
+            if p.labels:
+                smoothing = recipe.label_smoothing
+                parts.append(F.cross_entropy(logits, labels, label_smoothing=smoothing))
+                told.append(parts[-1].item())
+            if p.soft and soft is not None:
+                parts.append(F.cross_entropy(logits, soft))
+                distilled.append(parts[-1].item())
+            (p.scale * torch.stack(parts).sum()).backward()  # type: ignore[no-untyped-call]
+            if soft is None:
+                soft = logits.detach().softmax(1)
         self.workers.average_gradients(self.supernet.parameters())
         torch.nn.utils.clip_grad_norm_(self.supernet.parameters(), recipe.clip)
         self._optimiser.step()
         state.step += 1
         state.images += len(index)
-        decay = min(recipe.average, (1 + state.step) / (20 + state.step))
+        age = state.step - state.restarted
+        decay = min(recipe.average, (1 + age) / (20 + age))
         with torch.no_grad():
             torch._foreach_lerp_(
                 list(self.average.parameters()), list(self.supernet.parameters()), 1 - decay
             )
-        return loss.item(), sum(distilled) / max(len(distilled), 1)
+        return sum(told) / len(told), sum(distilled) / max(len(distilled), 1)

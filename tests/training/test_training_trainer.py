@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from tiny_space import tiny_space
+from training_world import RECIPE, coloured, weights
 
 from edgeofa.accuracy.fit import fit_accuracy
 from edgeofa.accuracy.measure import sample_subnets
@@ -18,35 +19,15 @@ from edgeofa.elastic.checkpoint import load_supernet
 from edgeofa.errors import FileFormatError, MissingMaterial, UsageError
 from edgeofa.spaces import Space, load_space
 from edgeofa.training.card import make_card, write_card
-from edgeofa.training.data import Images
 from edgeofa.training.fast import fast_path
 from edgeofa.training.imagenet import load_lite0
 from edgeofa.training.publish import CalibrationCost, Facts, SubnetResult, export_weights, judge
 from edgeofa.training.recalibrate import subnet_accuracy
-from edgeofa.training.recipe import Phase, Recipe, recipe_for
+from edgeofa.training.recipe import recipe_for
 from edgeofa.training.session import _alone, seconds_until
 from edgeofa.training.state import Progress, read_progress
 from edgeofa.training.synthesize import Nearness, nearness, synthesize
 from edgeofa.training.trainer import Budget, Trainer
-
-_RECIPE = Recipe(
-    optimiser="sgd",
-    rate=0.05,
-    weight_decay=1e-4,
-    batch=16,
-    phases=(Phase(1.0, {8: 1.0}),),
-    alone=0.0,
-    warmup_steps=2,
-)
-
-
-def coloured(count: int, seed: int) -> Images:
-    """Images whose class is their colour: learnable in a few steps."""
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.randint(0, 4, (count,), generator=generator)
-    colours = torch.tensor([[60, 60, 60], [200, 60, 60], [60, 200, 60], [200, 200, 200]])
-    noise = torch.randint(-25, 26, (count, 32, 32, 3), generator=generator)
-    return Images((colours[labels][:, None, None] + noise).clamp(0, 255).byte(), labels)
 
 
 @pytest.fixture
@@ -56,13 +37,9 @@ def space(tmp_path: Path) -> Space:
 
 def trainer(space: Space, out: Path, **changes: object) -> Trainer:
     torch.manual_seed(0)
-    recipe = dataclasses.replace(_RECIPE, **changes)  # type: ignore[arg-type]
+    recipe = dataclasses.replace(RECIPE, **changes)  # type: ignore[arg-type]
     lines: list[str] = []
     return Trainer(space, recipe, coloured(128, 1), coloured(64, 2), out, log=lines.append)
-
-
-def weights(t: Trainer) -> torch.Tensor:
-    return torch.cat([p.detach().flatten() for p in t.average.parameters()])
 
 
 def test_a_resumed_training_equals_an_uninterrupted_one(space: Space, tmp_path: Path) -> None:
@@ -168,7 +145,7 @@ def test_a_card_states_the_figures(space: Space, tmp_path: Path) -> None:
     pairs = [(s, float(rng.uniform(0.5, 0.9))) for s in sample_subnets(space, 60, 0)]
     accuracy = fit_accuracy(space, pairs, 500, "made up")
     progress = Progress(step=7, images=90_000, cpu_s=10, passes=270_000, macs=2e12)
-    recipes = [_RECIPE, dataclasses.replace(_RECIPE, rate=0.01)]
+    recipes = [RECIPE, dataclasses.replace(RECIPE, rate=0.01)]
     write_card(make_card(space, recipes, progress, facts, accuracy, 45_000), accuracy, tmp_path)
     card = json.loads((tmp_path / "card.json").read_text())
     assert card["training"]["epochs"] == 2
