@@ -109,15 +109,24 @@ def place(
         status=best.status,
         parts_ms=best.outcome.parts_ms,
         layers=_layers(best.artifact, best.outcome),
-        memory=MemoryUse(
-            arena_bytes=best.outcome.arena_bytes,
-            stack_bytes=best.outcome.stack_bytes,
-            resident_bytes=best.outcome.peak_rss_bytes,
-        ),
+        memory=_memory(target, best.outcome),
         error=best.error,
         candidates=tuple(
             sorted(candidates, key=lambda c: (c.measured_ms is None, c.measured_ms or 0))
         ),
+    )
+
+
+def _memory(target: Target, outcome: Measurement) -> MemoryUse:
+    board = target.mcu
+    return MemoryUse(
+        arena_bytes=outcome.arena_bytes,
+        stack_bytes=outcome.stack_bytes,
+        resident_bytes=outcome.peak_rss_bytes,
+        flash_bytes=outcome.image_flash_bytes,
+        flash_total_bytes=None if board is None else board.flash.bytes,
+        ram_bytes=outcome.image_ram_bytes,
+        ram_total_bytes=None if board is None else board.ram.bytes,
     )
 
 

@@ -113,6 +113,9 @@ class Measurement:
     #: high-water marks of the working memory and the stack, where the device paints them
     arena_bytes: int | None = None
     stack_bytes: int | None = None
+    #: of the whole firmware that it ran in: code, constants, working memory, stack
+    image_flash_bytes: int | None = None
+    image_ram_bytes: int | None = None
 
 
 @dataclass(frozen=True)

@@ -35,12 +35,15 @@ _SEED = 1
 
 @dataclass(frozen=True)
 class BoardRun:
-    """One network's inferences: cycles by the board's own timer, output, memory."""
+    """One network's inferences: cycles by the board's own timer, output, memory; and what the image
+    that they ran in takes, stack included."""
 
     cycles: tuple[int, ...]
     layer_cycles: tuple[int, ...]
     output: NDArray[Any] | None
     memory: MemoryUse
+    flash_bytes: int
+    ram_bytes: int
 
 
 def read_jobs(jobs: Sequence[Job]) -> tuple[dict[int, CompiledNetwork], dict[int, Failure]]:
@@ -185,4 +188,4 @@ def perform(
     if job.want_output:
         link_.run(1, layers=True, limit_s=limit_s)
         layers = link_.layer_cycles()
-    return BoardRun(cycles, layers, output, memory)
+    return BoardRun(cycles, layers, output, memory, image.flash_bytes, image.ram_bytes)

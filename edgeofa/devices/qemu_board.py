@@ -183,4 +183,6 @@ class QemuBoardDevice(Device):
             layers_ms=tuple(layer.cycles * cycle_ms for layer in layers),
             arena_bytes=run.memory.arena_used,
             stack_bytes=run.memory.stack_used,
+            image_flash_bytes=run.flash_bytes,
+            image_ram_bytes=run.ram_bytes,
         )

@@ -201,6 +201,8 @@ class SerialBoardDevice(Device):
             layers_ms=tuple(cycles * cycle_ns / 1e6 for cycles in run.layer_cycles),
             arena_bytes=run.memory.arena_used,
             stack_bytes=run.memory.stack_used,
+            image_flash_bytes=run.flash_bytes,
+            image_ram_bytes=run.ram_bytes,
         )
 
 

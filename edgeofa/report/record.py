@@ -239,7 +239,7 @@ def _frontier(choice: Choice) -> tuple[tuple[FrontierPoint, ...], int]:
 
 def _versions(runtime: str) -> dict[str, str]:
     found = {"edgeofa": __version__, "python": platform.python_version(), "runtime": runtime}
-    for name in ("torch", "numpy", "ai-edge-litert", "onnxruntime"):
+    for name in ("torch", "numpy", "ai-edge-litert", "onnxruntime", "apache-tvm"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:

@@ -51,6 +51,7 @@ def deployment_text(d: Deployment) -> str:
         )
     rows += [
         ("memory", _memory(d)),
+        *_image(d),
         ("outputs", f"against the reference: {_output_error(d)}"),
         ("artifact", d.artifact.path),
     ]
@@ -121,6 +122,20 @@ def _memory(d: Deployment) -> str:
     if d.memory.stack_bytes is not None:
         text += f", and {d.memory.stack_bytes} B of stack"
     return text
+
+
+def _image(d: Deployment) -> list[tuple[str, str]]:
+    """What a microcontroller's whole firmware takes of the board."""
+    m = d.memory
+    parts = [
+        f"{used} B of {total / 1024:g} KB {name}"
+        for name, used, total in (
+            ("flash", m.flash_bytes, m.flash_total_bytes),
+            ("RAM", m.ram_bytes, m.ram_total_bytes),
+        )
+        if used is not None and total is not None
+    ]
+    return [("firmware", ", ".join(parts))] if parts else []
 
 
 def _output_error(d: Deployment) -> str:
