@@ -293,7 +293,7 @@ class MaddChannels(Channels):
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """``count`` equal blocks of channels from ``start`` on; the first of them is block ``first``."""
+    """``count`` equal blocks of channels from ``start`` on; the first is block ``first``."""
 
     channels: Channels
     start: int

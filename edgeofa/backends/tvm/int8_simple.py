@@ -391,7 +391,9 @@ class Softmax(_Simple):
 
             e.store(found, 0, constant(0))
             with e.loop(channels) as i:
-                part = tirx.shift_right(exp(i) + (1 << 11), constant(12))
+                # rounded without leaving 32 bits
+                half = tirx.shift_right(exp(i), constant(11))
+                part = tirx.shift_right(half + 1, constant(1))
                 e.store(found, 0, load(found, 0) + part)
             mantissa, shift = _reciprocal(e, e.bind(load(found, 0), "sum"))
             with e.loop(channels) as i:
@@ -405,26 +407,34 @@ def _wide(value: int) -> Expr:
     return tirx.IntImm("int64", value)
 
 
+def _kept(e: Emitter, value: Expr) -> Expr:
+    """An int64 scalar in memory, where TVM's simplifier does not look into it: it would write out
+    the whole chain at every use."""
+    cell = e.local(1, "int64", "cell")
+    e.store(cell, 0, value)
+    return e.bind(load(cell, 0), "kept")
+
+
 def _high(e: Emitter, a: Expr, b: Expr) -> Expr:
     """SaturatingRoundingDoublingHighMul of int64 scalars that hold int32."""
-    return e.bind(tirx.shift_right(a * b + _wide(1 << 30), _wide(31)), "high")
+    return _kept(e, tirx.shift_right(a * b + _wide(1 << 30), _wide(31)))
 
 
 def _reciprocal(e: Emitter, total: Expr) -> tuple[Expr, Expr]:
     """``int8_softmax._reciprocal``: (mantissa, shift of the product to 8 bits), int64."""
     zeros = instruction("int32", "llvm.ctlz.i32", total, tirx.IntImm("bool", 0))
-    headroom = e.bind(convert("int64", zeros), "headroom")
-    half = e.bind(tirx.shift_right(tirx.shift_left(convert("int64", total), headroom), _wide(1)))
-    y = e.bind(_wide(C48_17) + _high(e, half, _wide(CM32_17)), "y")
+    headroom = _kept(e, convert("int64", zeros))
+    half = _kept(e, tirx.shift_right(tirx.shift_left(convert("int64", total), headroom), _wide(1)))
+    y = _kept(e, _wide(C48_17) + _high(e, half, _wide(CM32_17)))
 
-    def four_times(value: Expr, bits: int) -> Expr:
+    def times(value: Expr, bits: int) -> Expr:
         low, high = _wide(-(1 << 31)), _wide((1 << 31) - 1)
         return smaller(larger(tirx.shift_left(value, _wide(bits)), low), high)
 
     for _ in range(3):
-        error = _wide(1 << 29) - _high(e, half, y)
-        y = e.bind(y + four_times(_high(e, y, error), 2), "y")
-    return e.bind(four_times(y, 1), "mantissa"), e.bind(_wide(12 + 31 - 8) - headroom, "shift")
+        error = _kept(e, _wide(1 << 29) - _high(e, half, y))
+        y = _kept(e, y + times(_high(e, y, error), 2))
+    return _kept(e, times(y, 1)), _kept(e, _wide(12 + 31 - 8) - headroom)
 
 
 TEMPLATES: tuple[Template, ...] = (
