@@ -12,8 +12,14 @@ from edgeofa.backends.tvm.installed import VERSIONS
 from edgeofa.backends.tvm.kernels import Kernel
 from edgeofa.backends.tvm.library import link
 from edgeofa.backends.tvm.machine import Machine, host_machine, machine_for
-from edgeofa.backends.tvm.program import Choose, Program, default_config, make_program
-from edgeofa.backends.tvm.templates import Config
+from edgeofa.backends.tvm.program import (
+    Arrangement,
+    Choose,
+    arrange,
+    default_config,
+    make_program,
+)
+from edgeofa.backends.tvm.templates import Config, checked
 from edgeofa.graph.ir import Graph, Tensor
 from edgeofa.targets import Target
 
@@ -49,21 +55,25 @@ class TvmBackend(Backend):
         return TvmBackend(self._machine, choose)
 
     def version(self) -> str:
-        """TVM's version, and a digest of the schedules: both decide what code comes out."""
-        return f"{VERSIONS['apache-tvm']}+{templates_digest()}"
+        """TVM's version, a digest of the schedules and one of the records of tuning: all decide
+        what code comes out."""
+        records = records_digest(self.machine.key) if self._choose is None else "own"
+        return f"{VERSIONS['apache-tvm']}+{templates_digest()}.{records}"
 
-    def program(self, graph: Graph) -> Program:
-        """The graph's functions, calls and memory."""
-        machine = self.machine
-        choose = self._choose
+    def config(self, kernel: Kernel) -> Config:
+        """What a kernel is made with."""
+        return self._choose(kernel) if self._choose else tuned_config(kernel, self.machine)
 
-        def config(kernel: Kernel) -> Config:
-            return choose(kernel) if choose else default_config(kernel, machine)
-
-        return make_program(graph, machine, config)
+    def arrangement(self, graph: Graph) -> Arrangement:
+        """The graph's kernels, with their configurations and memory."""
+        return arrange(graph, self.machine, self.config)
 
     def serialize(self, graph: Graph) -> bytes:
-        return link(self.program(graph), self.machine)
+        return link(make_program(self.arrangement(graph)), self.machine)
+
+    def memory(self, graph: Graph) -> tuple[int, int]:
+        plan = self.arrangement(graph)
+        return plan.weight_bytes, plan.arena_bytes
 
     def specs(self, graph: Graph) -> tuple[TensorSpec, TensorSpec]:
         return _spec(graph.input_tensor), _spec(graph.output_tensor)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ from edgeofa.backends.tvm.fuse import fuse
 from edgeofa.backends.tvm.kernels import Kernel
 from edgeofa.backends.tvm.machine import Machine
 from edgeofa.backends.tvm.templates import Call, Config, template_for
-from edgeofa.graph.ir import Graph, Op, Quantization, Tensor
+from edgeofa.graph.ir import Array, DType, Graph, Op, Quantization, Tensor
 from edgeofa.graph.memory import plan_memory
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 #: of every buffer: a cache line, and as much behind it that vectors may read
 ALIGNMENT_BYTES = 64
 
+_WIDTHS: dict[DType, int] = {"float32": 4, "int8": 1}
 #: the configuration that a kernel is made with
 Choose = Callable[[Kernel], Config]
 
@@ -29,6 +30,7 @@ Choose = Callable[[Kernel], Config]
 class Function:
     """One generated function, and whose work it does."""
 
+    number: int
     name: str
     kernel: Kernel
     config: Config
@@ -66,74 +68,131 @@ def default_config(kernel: Kernel, machine: Machine) -> Config:
     return template_for(kernel, machine).default(kernel, machine)
 
 
-def make_program(graph: Graph, machine: Machine, choose: Choose) -> Program:
-    """Generate the code of a graph; ``UnsupportedOperator`` names what no template takes."""
+@dataclass(frozen=True, eq=False)
+class Arrangement:
+    """Calls with their configurations, and where everything lies. Offsets and sizes in bytes.
+
+    ``offsets`` are by tensor number, ``scratch_offsets`` and ``scratch_bytes`` by call.
+    """
+
+    machine: Machine
+    source: Tensor
+    sink: Tensor
+    input: int
+    output: int
+    calls: tuple[Call, ...]
+    configs: tuple[Config, ...]
+    offsets: dict[int, int]
+    scratch_offsets: tuple[int, ...]
+    scratch_bytes: tuple[int, ...]
+    arena_bytes: int
+
+    def constants(self, number: int) -> Sequence[Array]:
+        """Weights and the like of a call, as its function reads them."""
+        call = self.calls[number]
+        template = template_for(call.kernel, self.machine)
+        return template.constants(call, self.machine, self.configs[number])
+
+    @property
+    def weight_bytes(self) -> int:
+        """All that the library holds beside its code."""
+        return sum(a.nbytes for n in range(len(self.calls)) for a in self.constants(n))
+
+
+def arrange(graph: Graph, machine: Machine, choose: Choose) -> Arrangement:
+    """Plan a graph; ``UnsupportedOperator`` names what no template takes."""
     calls = fuse(graph, machine)
-    configs = [choose(call.kernel) for call in calls]
-    scratch = [
+    ends = graph.input, graph.output
+    return arrange_calls(calls, ends, (graph.input_tensor, graph.output_tensor), machine, choose)
+
+
+def arrange_calls(
+    calls: Sequence[Call],
+    ends: tuple[int, int],
+    tensors: tuple[Tensor, Tensor],
+    machine: Machine,
+    choose: Choose,
+) -> Arrangement:
+    """Plan calls that follow each other.
+
+    Args:
+        ends: numbers of the tensors that are given and taken.
+        tensors: what the caller sees of them.
+    """
+    configs = tuple(choose(call.kernel) for call in calls)
+    scratch = tuple(
         template_for(call.kernel, machine).scratch_bytes(call.kernel, machine, config)
         for call, config in zip(calls, configs, strict=True)
-    ]
-    offsets, scratch_offsets, arena_bytes = _plan(graph, calls, scratch)
+    )
+    sizes = {ends[0]: tensors[0].nbytes}
+    sizes |= {c.output: _WIDTHS[c.kernel.dtype] * c.kernel.output_elements for c in calls}
+    # buffers are whole cache lines; what was fused away takes none
+    used = sorted({ends[0], *(n for c in calls for n in (*c.inputs, c.output))})
+    place = {number: n for n, number in enumerate(used)}
+    plan = plan_memory(
+        Graph(
+            "arena",
+            tuple(Tensor(str(n), (1, _padded(sizes[n])), Quantization(1.0, 0)) for n in used),
+            tuple(
+                Op(c.kernel.kind, c.op.name, tuple(place[n] for n in c.inputs), place[c.output])
+                for c in calls
+            ),
+            place[ends[0]],
+            place[ends[1]],
+        ),
+        scratch_bytes=[_padded(size) for size in scratch],
+    )
+    return Arrangement(
+        machine=machine,
+        source=tensors[0],
+        sink=tensors[1],
+        input=ends[0],
+        output=ends[1],
+        calls=tuple(calls),
+        configs=configs,
+        offsets={number: plan.offsets[n] for number, n in place.items()},
+        scratch_offsets=plan.scratch_offsets,
+        scratch_bytes=scratch,
+        arena_bytes=plan.peak_bytes + ALIGNMENT_BYTES,
+    )
+
+
+def make_program(plan: Arrangement) -> Program:
+    """Generate the code of what was planned; calls that need the same code share a function."""
     functions: dict[tuple[object, ...], Function] = {}
-    numbers: dict[str, int] = {}
     steps = []
     constants = bytearray()
-    for i, (call, config) in enumerate(zip(calls, configs, strict=True)):
-        template = template_for(call.kernel, machine)
+    for number, (call, config) in enumerate(zip(plan.calls, plan.configs, strict=True)):
+        template = template_for(call.kernel, plan.machine)
         statics = template.statics(call)
         identity = (call.kernel, tuple(config.items()), statics)
         if identity not in functions:
             name = f"kernel{len(functions)}"
-            code = template.function(call.kernel, machine, config, statics, name)
-            functions[identity] = Function(name, call.kernel, config, code)
-            numbers[name] = len(functions) - 1
-        arguments = [_in_arena(offsets[number]) for number in call.inputs]
-        for array in template.constants(call, machine, config):
+            code = template.function(call.kernel, plan.machine, config, statics, name)
+            functions[identity] = Function(len(functions), name, call.kernel, config, code)
+        arguments = [_in_arena(plan.offsets[n]) for n in call.inputs]
+        for array in plan.constants(number):
             arguments.append(len(constants))
             constants += np.ascontiguousarray(array).tobytes()
             constants += bytes(-len(constants) % ALIGNMENT_BYTES + ALIGNMENT_BYTES)
-        if scratch[i]:
-            arguments.append(_in_arena(scratch_offsets[i]))
-        arguments.append(_in_arena(offsets[call.output]))
-        steps.append(Step(numbers[functions[identity].name], tuple(arguments)))
+        if plan.scratch_bytes[number]:
+            arguments.append(_in_arena(plan.scratch_offsets[number]))
+        arguments.append(_in_arena(plan.offsets[call.output]))
+        steps.append(Step(functions[identity].number, tuple(arguments)))
     return Program(
-        input=graph.input_tensor,
-        output=graph.output_tensor,
+        input=plan.source,
+        output=plan.sink,
         functions=tuple(functions.values()),
         steps=tuple(steps),
         constants=bytes(constants),
-        arena_bytes=arena_bytes,
-        input_offset=offsets[graph.input],
-        output_offset=offsets[graph.output],
+        arena_bytes=plan.arena_bytes,
+        input_offset=plan.offsets[plan.input],
+        output_offset=plan.offsets[plan.output],
     )
 
 
 def _in_arena(offset: int) -> int:
     return -1 - offset
-
-
-def _plan(
-    graph: Graph, calls: tuple[Call, ...], scratch: list[int]
-) -> tuple[dict[int, int], tuple[int, ...], int]:
-    """Offsets of the tensors that the calls pass on, of the scratch memories, and the size of
-    the arena. What is fused away takes no memory; buffers are whole cache lines."""
-    used = sorted({graph.input, *(n for c in calls for n in (*c.inputs, c.output))})
-    place = {number: n for n, number in enumerate(used)}
-    width = 4 if graph.precision == "float32" else 1
-    sizes = {graph.input: graph.input_tensor.nbytes}
-    sizes |= {call.output: width * call.kernel.output_elements for call in calls}
-    tensors = tuple(
-        Tensor(graph.tensors[n].name, (1, _padded(sizes[n])), Quantization(1.0, 0)) for n in used
-    )
-    ops = tuple(
-        Op(c.kernel.kind, c.op.name, tuple(place[n] for n in c.inputs), place[c.output])
-        for c in calls
-    )
-    fused = Graph(graph.name, tensors, ops, place[graph.input], place[graph.output])
-    plan = plan_memory(fused, scratch_bytes=[_padded(size) for size in scratch])
-    offsets = {number: plan.offsets[n] for number, n in place.items()}
-    return offsets, plan.scratch_offsets, plan.peak_bytes + ALIGNMENT_BYTES
 
 
 def _padded(size: int) -> int:
