@@ -22,6 +22,7 @@ from edgeofa.backends.tvm.program import (
 from edgeofa.backends.tvm.templates import Config, checked
 from edgeofa.graph.ir import Graph, Tensor
 from edgeofa.targets import Target
+from edgeofa.tuning.records import records_digest, tuned
 
 
 class TvmBackend(Backend):
@@ -81,6 +82,13 @@ class TvmBackend(Backend):
     def kernels(self, graph: Graph) -> tuple[Kernel, ...]:
         """The kernels that compute a graph, each once, in order."""
         return tuple(dict.fromkeys(call.kernel for call in fuse(graph, self.machine)))
+
+
+def tuned_config(kernel: Kernel, machine: Machine) -> Config:
+    """The configuration on record where it is one of the kernel's, else the template's guess."""
+    recorded = tuned(machine.key, kernel.plain.key)
+    known = None if recorded is None else checked(recorded, kernel, machine)
+    return known or default_config(kernel, machine)
 
 
 @cache
