@@ -55,6 +55,16 @@ def table_dirs() -> tuple[Path, ...]:
     return own, data_dir() / "latency_tables"
 
 
+def tuning_dirs() -> tuple[Path, ...]:
+    """Folders that hold records of tuning: the user's own first, then the shipped ones.
+
+    The user's lie in ``EDGEOFA_TUNING``, or else in the platform's data directory.
+    """
+    override = os.environ.get("EDGEOFA_TUNING")
+    own = Path(override) if override else platformdirs.user_data_path("edgeofa") / "tuning"
+    return own, data_dir() / "targets" / "tuning"
+
+
 def own_supernets_dir() -> Path:
     """The user's own supernets: ``EDGEOFA_SUPERNETS``, or else in the platform's data directory."""
     override = os.environ.get("EDGEOFA_SUPERNETS")
