@@ -116,6 +116,8 @@ class Measurement:
     #: of the whole firmware that it ran in: code, constants, working memory, stack
     image_flash_bytes: int | None = None
     image_ram_bytes: int | None = None
+    #: of its flash, what this network takes beside its constants
+    code_bytes: int | None = None
 
 
 @dataclass(frozen=True)

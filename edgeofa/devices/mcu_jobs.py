@@ -43,6 +43,7 @@ class BoardRun:
     output: NDArray[Any] | None
     memory: MemoryUse
     flash_bytes: int
+    code_bytes: int
     ram_bytes: int
 
 
@@ -188,4 +189,5 @@ def perform(
     if job.want_output:
         link_.run(1, layers=True, limit_s=limit_s)
         layers = link_.layer_cycles()
-    return BoardRun(cycles, layers, output, memory, image.flash_bytes, image.ram_bytes)
+    code = image.code_bytes[index]
+    return BoardRun(cycles, layers, output, memory, image.flash_bytes, code, image.ram_bytes)

@@ -202,6 +202,7 @@ class SerialBoardDevice(Device):
             arena_bytes=run.memory.arena_used,
             stack_bytes=run.memory.stack_used,
             image_flash_bytes=run.flash_bytes,
+            code_bytes=run.code_bytes,
             image_ram_bytes=run.ram_bytes,
         )
 

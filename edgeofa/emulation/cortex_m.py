@@ -9,7 +9,8 @@ is the number of its instructions (``count``), where neither was ever compared w
 Judged on the four MLPerf Tiny reference networks with CMSIS-NN against published latencies (nothing
 fitted): Cortex-M4 (NUCLEO-L4R5ZI) classes 2.9%, llvm-mca 3.4%, without the flash term 18%;
 Cortex-M33 (nRF5340) classes 3.2%. Cortex-M7: llvm-mca 12 to 16% on three networks of one board,
-which does not carry over to another one. ``benchmarks/mcu_model.py`` prints the comparison again.
+which does not carry over to another one, so its interval is wider than the worst of them.
+``benchmarks/mcu_model.py`` prints the comparison again.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ _MODELS = {
         CortexModel("cortex-m4", "classes", 2.0, 0.05, "modelled", True, _MLPERF),
         CortexModel("cortex-m33", "classes", 2.0, 0.05, "modelled", True, _MLPERF),
         # branches are predicted: the refill does not show
-        CortexModel("cortex-m7", "mca", 0.0, 0.15, "modelled", False, f"{_MLPERF}, one board"),
+        CortexModel("cortex-m7", "mca", 0.0, 0.20, "modelled", False, f"{_MLPERF}, one board"),
         # one instruction a cycle, by no comparison with anything
         CortexModel("cortex-m55", "count", 0.0, 0.5, "estimated", False, "instruction counts"),
     )

@@ -144,6 +144,7 @@ def _row(
         rounds=e.rounds,
         evidence=e.evidence,
         status=e.status,
+        code_bytes=e.code_bytes,
     )
 
 

@@ -93,6 +93,8 @@ class Estimate:
     evidence: Evidence
     status: Status
     reason: str = ""
+    #: machine code that the artifact takes on the device, where that is known
+    code_bytes: int | None = None
 
 
 @dataclass
@@ -101,6 +103,7 @@ class _Collected:
 
     medians_ms: list[float] = field(default_factory=list)
     samples: int = 0
+    code_bytes: int | None = None
     void: int = 0
     why_void: str = ""
     failures: list[str] = field(default_factory=list)
@@ -138,7 +141,8 @@ def _modelled(outcome: Outcome) -> Estimate:
         return _failed("modelled", outcome.reason)
     ms = float(np.median(outcome.samples_ns)) / 1e6
     low, high = ms * (1 - outcome.model_error), ms * (1 + outcome.model_error)
-    return Estimate(ms, low, high, len(outcome.samples_ns), 1, outcome.evidence, "ok")
+    samples, code_bytes = len(outcome.samples_ns), outcome.code_bytes
+    return Estimate(ms, low, high, samples, 1, outcome.evidence, "ok", code_bytes=code_bytes)
 
 
 def _failed(evidence: Evidence, reason: str) -> Estimate:
@@ -249,6 +253,7 @@ class _Session:
         else:
             found.medians_ms.append(float(np.median(outcome.samples_ns)) / 1e6)
             found.samples += len(outcome.samples_ns)
+            found.code_bytes = outcome.code_bytes
 
     def _done(self, key: str) -> bool:
         found, rules = self._found[key], self._rules
@@ -276,7 +281,10 @@ class _Session:
         rounds = len(found.medians_ms)
         reason = f"{found.void} batches void: {found.why_void}" if found.void else ""
         evidence = self._device.evidence
-        return Estimate(middle, low, high, found.samples, rounds, evidence, status, reason)
+        code_bytes = found.code_bytes
+        return Estimate(
+            middle, low, high, found.samples, rounds, evidence, status, reason, code_bytes
+        )
 
 
 def bootstrap_median(

@@ -6,6 +6,8 @@ temporary files first and renamed last, so a crash leaves the old pair or the ne
 detects the one torn state that is left (a crash between the two renames). A file that is not
 exactly what edgeofa writes is refused whole, with file, line and reason.
 
+Version 2 has the column ``code_bytes``; tables of version 1 are read as having none.
+
 The same rows and header give the same bytes: floats have six decimals (a nanosecond, a
 nanojoule), rows are sorted, header keys have one order.
 """
@@ -32,17 +34,17 @@ from edgeofa.errors import FileFormatError, MissingMaterial, StaleTable
 from edgeofa.graph.ir import DType
 from edgeofa.paths import atomic_path, table_dirs
 from edgeofa.tables.freshness import staleness
-from edgeofa.tables.table import Additivity, Header, Row, Status, Table
+from edgeofa.tables.table import SCHEMA_VERSION, Additivity, Header, Row, Status, Table
 from edgeofa.targets import Target
-
-SCHEMA_VERSION = 1
 
 _MAX_CSV_BYTES = 32 << 20
 _MAX_HEADER_BYTES = 64 << 10
 _MAX_TEXT = 400
 _COLUMNS = tuple(f.name for f in dataclasses.fields(Row))
-_INTEGERS = frozenset({"peak_bytes", "weight_bytes", "samples", "rounds"})
-_OPTIONAL = frozenset({"energy_mj", "energy_low_mj", "energy_high_mj"})
+#: of each version of the format
+_COLUMNS_OF = {1: tuple(n for n in _COLUMNS if n != "code_bytes"), SCHEMA_VERSION: _COLUMNS}
+_INTEGERS = frozenset({"peak_bytes", "weight_bytes", "samples", "rounds", "code_bytes"})
+_OPTIONAL = frozenset({"energy_mj", "energy_low_mj", "energy_high_mj", "code_bytes"})
 _CHOICES = {"evidence": get_args(Evidence), "status": get_args(Status)}
 _KEY = re.compile(r"[a-z][a-z0-9-]{0,159}")
 _FLOAT = re.compile(r"\d{1,9}\.\d{6}")
@@ -77,7 +79,8 @@ def write_table(table: Table, folder: Path) -> tuple[Path, Table]:
     """
     path = table_path(folder, table)
     csv = format_rows(table.rows[k] for k in sorted(table.rows))
-    header = format_header(table.header, rows=len(table.rows), csv=csv)
+    written = dataclasses.replace(table.header, schema_version=SCHEMA_VERSION)
+    header = format_header(written, rows=len(table.rows), csv=csv)
     with atomic_path(path.with_suffix(".toml")) as header_file:
         header_file.write_bytes(header)
         with atomic_path(path) as csv_file:
@@ -189,9 +192,10 @@ def _parse_header(content: bytes, path: Path) -> tuple[Header, int, str]:
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise FileFormatError(f"not a TOML file: {error}", where=path) from error
     version = data.get("schema_version")
-    if version != SCHEMA_VERSION:
+    # True is 1, and 2.0 is 2
+    if type(version) is not int or version not in _COLUMNS_OF:
         raise FileFormatError(
-            f"schema version {version!r}, this edgeofa reads {SCHEMA_VERSION}",
+            f"schema version {version!r}, this edgeofa reads 1 to {SCHEMA_VERSION}",
             where=path,
             hint="edgeofa profile writes the table again",
         )
@@ -229,15 +233,16 @@ def _parse_rows(csv: bytes, header: Header, path: Path) -> dict[str, Row]:
         lines = csv.decode("ascii").split("\n")
     except UnicodeDecodeError as error:
         raise FileFormatError(f"byte {error.start} is not ASCII", where=path) from error
-    if lines[0] != ",".join(_COLUMNS):
-        raise FileFormatError(f"line 1: the columns are not {','.join(_COLUMNS)}", where=path)
+    columns = _COLUMNS_OF[header.schema_version]
+    if lines[0] != ",".join(columns):
+        raise FileFormatError(f"line 1: the columns are not {','.join(columns)}", where=path)
     if lines[-1] != "":
         raise FileFormatError("the last line is cut off", where=path)
     rows: dict[str, Row] = {}
     previous = ""
     for number, line in enumerate(lines[1:-1], 2):
         try:
-            row = _parse_row(line)
+            row = _parse_row(line, columns)
             if row.block <= previous:
                 raise ValueError(f"block {row.block} is out of order or repeated")
             if row.evidence != header.evidence:
@@ -249,12 +254,12 @@ def _parse_rows(csv: bytes, header: Header, path: Path) -> dict[str, Row]:
     return rows
 
 
-def _parse_row(line: str) -> Row:
+def _parse_row(line: str, columns: Sequence[str]) -> Row:
     cells = line.split(",")
-    if len(cells) != len(_COLUMNS):
-        raise ValueError(f"{len(cells)} cells where {len(_COLUMNS)} belong")
+    if len(cells) != len(columns):
+        raise ValueError(f"{len(cells)} cells where {len(columns)} belong")
     values: dict[str, Any] = {}
-    for name, cell in zip(_COLUMNS, cells, strict=True):
+    for name, cell in zip(columns, cells, strict=True):
         if cell == "" and name in _OPTIONAL:
             values[name] = None
         elif not _cell_pattern(name).fullmatch(cell):

@@ -17,6 +17,8 @@ from edgeofa.errors import MissingMaterial
 from edgeofa.graph.ir import DType
 from edgeofa.spaces.space import Block
 
+#: of the files that tables are written to
+SCHEMA_VERSION = 2
 #: how many of the blocks that a table lacks a message names
 _NAMED = 4
 
@@ -45,6 +47,13 @@ class Row:
     rounds: int
     evidence: Evidence
     status: Status
+    #: machine code that the block takes beside its weights; None where nobody knows
+    code_bytes: int | None = None
+
+    @property
+    def flash_bytes(self) -> int:
+        """Weights, and code where it is known."""
+        return self.weight_bytes + (self.code_bytes or 0)
 
 
 @dataclass(frozen=True)
@@ -98,7 +107,7 @@ class Header:
     additivity: Additivity | None
     #: latency of a network without operators: what an invoke costs whatever the network
     overhead_ms: float = 0.0
-    schema_version: int = 1
+    schema_version: int = SCHEMA_VERSION
 
 
 @dataclass(frozen=True)

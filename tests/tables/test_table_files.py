@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import warnings
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -106,7 +107,9 @@ def test_any_text_and_number_survives(
     ("change", "says"),
     [
         (lambda s: s.replace("latency_ms,", "latency_us,", 1), "line 1"),
-        (lambda s: s.replace(",ok\n", ",fine\n", 1), "line 2: status = 'fine'"),
+        (lambda s: s.replace(",ok,\n", ",fine,\n", 1), "line 2: status = 'fine'"),
+        (lambda s: s.replace(",ok,\n", ",ok,-4\n", 1), "line 2: code_bytes = '-4'"),
+        (lambda s: s.replace(",ok,\n", ",ok\n", 1), "line 2: 13 cells where 14"),
         (lambda s: s.replace("modelled", "guessed", 1), "line 2: evidence = 'guessed'"),
         (lambda s: s.replace("modelled", "measured", 1), "line 2: evidence measured in a table"),
         (lambda s: s.replace(",1,1,", ",1,-1,", 1), "line 2: rounds = '-1'"),
@@ -138,8 +141,8 @@ def test_a_changed_csv_is_refused_with_line_and_reason(pair: Path, change, says:
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [
-        ("schema_version = 1", "schema_version = 2", "schema version 2"),
-        ("schema_version = 1\n", "", "schema version None"),
+        ("schema_version = 2", "schema_version = 3", "schema version 3"),
+        ("schema_version = 2\n", "", "schema version None"),
         ("threads = 1", "threads = 'one'", "threads"),
         ("threads = 1", "threads = 1.5", "threads"),
         ('precision = "int8"', 'precision = "int4"', "precision"),
@@ -162,6 +165,40 @@ def test_a_changed_header_is_refused(pair: Path, old: str, new: str, says: str) 
     with pytest.raises(FileFormatError, match=r"\.toml|\.csv") as caught:
         read_table(pair)
     assert says in str(caught.value)
+
+
+def test_code_bytes_come_back(tmp_path: Path) -> None:
+    table = make_table()
+    rows = {
+        key: dataclasses.replace(row, code_bytes=n or None)
+        for n, (key, row) in enumerate(table.rows.items())
+    }
+    path, written = write_table(Table(table.header, rows), tmp_path)
+    found = read_table(path)
+    assert found == written
+    assert found.rows == rows
+    assert {r.flash_bytes - r.weight_bytes for r in found.rows.values()} == set(range(len(rows)))
+
+
+def test_a_table_of_version_1_has_no_code_bytes(tmp_path: Path) -> None:
+    table = make_table()
+    path, _ = write_table(table, tmp_path)
+    lines = path.read_text().splitlines()
+    old = "".join(line.rpartition(",")[0] + "\n" for line in lines)
+    path.write_text(old)
+    header = path.with_suffix(".toml")
+    text = re.sub(
+        'csv_sha256 = ".*"',
+        f'csv_sha256 = "{sha256(old.encode()).hexdigest()}"',
+        header.read_text(),
+    )
+    header.write_text(text.replace("schema_version = 2", "schema_version = 1"))
+    found = read_table(path)
+    assert found.header.schema_version == 1
+    assert found.rows == table.rows
+    # and is of the newest version once it is written again
+    _, again = write_table(found, tmp_path / "again")
+    assert again == table
 
 
 def test_a_torn_pair_is_refused(tmp_path: Path) -> None:

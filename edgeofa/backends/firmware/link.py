@@ -39,6 +39,8 @@ _MAX_MEMBERS = 64
 _SOURCE = re.compile(r"[A-Za-z0-9_]+\.(c|h|txt)")
 MAX_NETWORKS = 256
 _KEPT_IMAGES = 100
+#: of what lies beside an image: to be raised when it gets another content
+_RECORD = 2
 #: what keeps a core from the levels above
 _LEVELS: Mapping[KernelLevel, tuple[str, ...]] = {
     "portable": ("-DEDGEOFA_PORTABLE",),
@@ -76,8 +78,9 @@ class CompiledNetwork:
 class FirmwareImage:
     """A linked image. ``networks`` are the digests of its artifacts in the order of their numbers.
 
-    ``flash_bytes`` and ``ram_bytes`` count everything, the stack included; ``toolchain`` and
-    ``flags`` are what it was built with.
+    ``flash_bytes`` and ``ram_bytes`` count everything, the stack included; ``code_bytes`` what each
+    network takes of the flash beside its constants: its own loops and descriptions of layers, not
+    the kernels that all networks share. ``toolchain`` and ``flags`` are what it was built with.
     """
 
     elf: Path
@@ -88,6 +91,7 @@ class FirmwareImage:
     networks: tuple[str, ...]
     flash_bytes: int
     ram_bytes: int
+    code_bytes: tuple[int, ...]
     toolchain: str
     flags: tuple[str, ...]
 
@@ -184,7 +188,8 @@ def link(target: Target, networks: Sequence[CompiledNetwork], *, emulated: bool)
                     build.make(Path(work), folder)
         _prune(folder.parent)
     elf = folder / "firmware.elf"
-    flash_bytes, ram_bytes = (int(x) for x in json.loads(record.read_text())["bytes"])
+    sizes = json.loads(record.read_text())
+    flash_bytes, ram_bytes = (int(x) for x in sizes["bytes"])
     return FirmwareImage(
         elf=elf,
         bin=elf.with_suffix(".bin"),
@@ -194,6 +199,7 @@ def link(target: Target, networks: Sequence[CompiledNetwork], *, emulated: bool)
         networks=tuple(n.sha256 for n in networks),
         flash_bytes=flash_bytes,
         ram_bytes=ram_bytes,
+        code_bytes=tuple(int(x) for x in sizes["code"]),
         toolchain=toolchain,
         flags=flags,
     )
@@ -286,7 +292,7 @@ class _Build:
     @property
     def digest(self) -> str:
         digest = hashlib.sha256()
-        facts = [self.target, self.toolchain, self.flags, self.defines, self.places]
+        facts = [_RECORD, self.target, self.toolchain, self.flags, self.defines, self.places]
         facts.append([n.sha256 for n in self.networks])
         digest.update(json.dumps(facts, sort_keys=True).encode())
         for name, content in sorted(self.runtime.items()):
@@ -315,7 +321,8 @@ class _Build:
         self._run([*command, "-o", "firmware.elf"], work)
         self._run(["arm-none-eabi-objcopy", "-O", "binary", "firmware.elf", "firmware.bin"], work)
         used = _used(self._run(["arm-none-eabi-size", "-A", "-d", "firmware.elf"], work))
-        (work / "firmware.json").write_text(json.dumps({"bytes": used}) + "\n")
+        code = [self._code_bytes(i, network, work) for i, network in enumerate(self.networks)]
+        (work / "firmware.json").write_text(json.dumps({"bytes": used, "code": code}) + "\n")
         for name in ("firmware.elf", "firmware.bin", "firmware.json"):
             (work / name).replace(folder / name)
 
@@ -351,6 +358,12 @@ class _Build:
         command = [COMPILER, *shared, f"-DEDGEOFA_SHARED_ARENA={_ARENA}", "-DEDGEOFA_LAYER_HOOKS"]
         command += [f"-Dedgeofa_{symbol}=n{number}_{symbol}" for symbol in _SYMBOLS]
         self._run([*command, "-c", f"n{number}/{_NETWORK}.c", "-o", f"n{number}.o"], work)
+
+    def _code_bytes(self, number: int, network: CompiledNetwork, work: Path) -> int:
+        """Flash that a network takes beside its constants."""
+        listed = self._run(["arm-none-eabi-size", "-A", "-d", f"n{number}.o"], work)
+        sections = re.findall(r"^\.(?:text|rodata|data)\S*\s+([0-9]+)", listed, re.MULTILINE)
+        return max(sum(int(size) for size in sections) - network.weight_bytes, 0)
 
     def _run(self, command: list[str], work: Path) -> str:
         try:
