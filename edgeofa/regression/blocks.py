@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeofa.devices.base import Device, Latency
+from edgeofa.devices.base import Device, Failure, Job, Latency
 from edgeofa.graph.ir import Graph
 from edgeofa.profiling.protocol import RULES, Rules, measure
 from edgeofa.regression.cuts import CUTTABLE, Cuts, open_cuts
@@ -78,15 +78,30 @@ def measure_blocks(
     *,
     rules: Rules = BLOCK_RULES,
 ) -> dict[str, Latency]:
-    """The latency of each block of a deployment; empty where its artifact cannot be cut."""
+    """The latency of each block of a deployment; of each layer where the artifact tells its layers
+    apart; empty where it neither does nor can be cut."""
     record = deployed.record
     if record.backend not in CUTTABLE:
-        return {}
+        return _layers(device, deployed)
     cuts = open_cuts(deployed.artifact, record.backend, graph)
     found = segments(graph, cuts, [b.block for b in record.blocks])
     return measure_segments(
         device, cuts, found, folder, record.backend, record.threads, rules=rules
     )
+
+
+def _layers(device: Device, deployed: Deployed) -> dict[str, Latency]:
+    """Each layer's time in one run of the whole artifact."""
+    record = deployed.record
+    job = Job(deployed.artifact, record.backend, warmups=2, want_output=True)
+    (outcome,) = device.run([job], threads=record.threads)
+    if isinstance(outcome, Failure) or len(outcome.layers_ms) != len(record.layers):
+        return {}
+    spread = outcome.model_error
+    return {
+        layer.layer: Latency(ms, ms * (1 - spread), ms * (1 + spread), outcome.evidence)
+        for layer, ms in zip(record.layers, outcome.layers_ms, strict=True)
+    }
 
 
 def moved_blocks(old: Mapping[str, float], new: Mapping[str, float]) -> tuple[Moved, ...]:

@@ -124,6 +124,11 @@ def test_a_deployed_model_is_tested_and_accepted(
     assert report["status"] == "passed"
     assert checks["outputs"]["status"] == "passed"
     assert checks["latency"]["value"] == checks["latency"]["baseline"]
+    # a baseline knows each layer's time, so that a slower one can be named
+    (baseline,) = (tmp_path / "baselines" / _NUCLEO / f"{_NUCLEO}-mine").glob("*.json")
+    layers = json.loads(baseline.read_text())["blocks"]
+    assert len(layers) == 20
+    assert sum(x["ms"] for x in layers) == pytest.approx(checks["latency"]["value"], rel=0.02)
     # an artifact that computes something else is found
     folder = tmp_path / "deployments" / f"{_NUCLEO}-mine"
     invoke(
