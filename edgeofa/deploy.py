@@ -217,7 +217,7 @@ def cost_of(target: Target, placement: Placement, threads: int) -> Budget:
     return Budget(
         latency_ms=placement.latency.ms,
         energy_mj=None if energy is None else energy.mj,
-        flash_bytes=placement.artifact.weight_bytes,
+        flash_bytes=placement.artifact.weight_bytes + (placement.memory.code_bytes or 0),
         sram_bytes=placement.artifact.peak_bytes,
     )
 

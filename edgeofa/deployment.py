@@ -145,11 +145,13 @@ class MemoryUse(_Model):
     """High-water marks on the device; None where it does not tell. ``arena_bytes`` and
     ``stack_bytes`` are painted memory that lost its paint, ``resident_bytes`` a process's.
     ``flash_bytes`` and ``ram_bytes`` are what a microcontroller's whole firmware takes (code,
-    constants, working memory, stack), and the totals what the board has."""
+    constants, working memory, stack), ``code_bytes`` of it the network's own code, and the totals
+    what the board has."""
 
     arena_bytes: int | None = None
     stack_bytes: int | None = None
     resident_bytes: int | None = None
+    code_bytes: int | None = None
     flash_bytes: int | None = None
     flash_total_bytes: int | None = None
     ram_bytes: int | None = None

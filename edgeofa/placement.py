@@ -123,6 +123,7 @@ def _memory(target: Target, outcome: Measurement) -> MemoryUse:
         arena_bytes=outcome.arena_bytes,
         stack_bytes=outcome.stack_bytes,
         resident_bytes=outcome.peak_rss_bytes,
+        code_bytes=outcome.code_bytes,
         flash_bytes=outcome.image_flash_bytes,
         flash_total_bytes=None if board is None else board.flash.bytes,
         ram_bytes=outcome.image_ram_bytes,

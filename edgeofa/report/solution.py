@@ -58,10 +58,11 @@ def _board_rows(plan: Plan, on: OnBoard, *, several: bool) -> _Rows:
     ]
     if on.energy_mj is not None:
         rows.append(("energy", f"{named}{on.energy_mj:.1f} mJ {plan.evidence}"))
+    code = "" if on.code_bytes is None else f"{on.code_bytes / 1024:.0f} KB code, "
     rows.append(
         (
             "memory",
-            f"{named}{on.weight_bytes / 1024:.0f} KB weights, "
+            f"{named}{on.weight_bytes / 1024:.0f} KB weights, {code}"
             f"{on.peak_bytes / 1024:.0f} KB peak activations of a block",
         )
     )

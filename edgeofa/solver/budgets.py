@@ -22,14 +22,18 @@ Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 Axis = Literal["latency", "energy", "weight"]
 
-#: the summed costs of one board, in the order of every ``costs`` array's last dimension
+#: the summed costs of one board, in the order of every ``costs`` array's last dimension; ``weight``
+#: is flash: weights, and code where the table knows it
 AXES: tuple[Axis, ...] = ("latency", "energy", "weight")
 _NANO_PER_MILLI = 10**6
 
 
 @dataclass(frozen=True)
 class Budgets:
-    """What the network may cost at most; ``None`` is no limit. Peak is a maximum over blocks."""
+    """What the network may cost at most; ``None`` is no limit. Peak is a maximum over blocks.
+
+    ``weight_bytes`` is for all that lies in flash: weights, and code where the table knows it.
+    """
 
     latency_ms: float | None = None
     energy_mj: float | None = None
@@ -102,18 +106,18 @@ class Board:
     # ------------------------------------------------------------ from the table
 
     def figures(self, row: Row) -> tuple[int, int, int, int]:
-        """Latency in ns, energy in nJ, weight bytes and peak bytes that one block is planned at."""
+        """Latency in ns, energy in nJ, flash bytes and peak bytes that one block is planned at."""
         energy = low = 0.0
         if row.energy_mj is not None:
             energy = row.energy_mj
             low = energy if row.energy_high_mj is None else row.energy_high_mj
-        values = (row.latency_ms, row.latency_high_ms, energy, low, row.weight_bytes)
+        values = (row.latency_ms, row.latency_high_ms, energy, low, row.flash_bytes)
         if not all(isfinite(v) and v >= 0 for v in (*values, row.peak_bytes)):
             raise FileFormatError(f"a figure of {row.block} is not usable: {row}", where=self.where)
         return (
             _nano(self._careful(row.latency_ms, row.latency_high_ms)),
             _nano(self._careful(energy, low)),
-            row.weight_bytes,
+            row.flash_bytes,
             row.peak_bytes,
         )
 

@@ -157,7 +157,7 @@ def _used(prediction: Prediction, board: int, cost: Cost, problem: Problem) -> f
     if cost == "latency":
         return on.planned_ms
     if cost == "weight":
-        return float(on.weight_bytes)
+        return float(on.flash_bytes)
     if cost == "peak":
         return float(on.peak_bytes)
     sums = problem.totals(prediction.subnet).sums

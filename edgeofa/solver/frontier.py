@@ -24,13 +24,19 @@ _MAX_POINTS = 1 << 20
 
 @dataclass(frozen=True)
 class PointOnBoard:
-    """What one board needs for a point; energy is None for a table without energies."""
+    """What one board needs for a point; energy and code are None for a table without them."""
 
     latency_ms: float
     planned_ms: float
     energy_mj: float | None
     weight_bytes: int
+    code_bytes: int | None
     peak_bytes: int
+
+    @property
+    def flash_bytes(self) -> int:
+        """Weights, and code where it is known."""
+        return self.weight_bytes + (self.code_bytes or 0)
 
 
 @dataclass(frozen=True)
@@ -54,16 +60,20 @@ class FrontierPoint(PointOnBoard):
 def frontier_point(problem: Problem, context: int, path: Path, plan: int = 0) -> FrontierPoint:
     """A network with all its figures."""
     subnet, totals = problem.named(context, path), problem.path_totals(context, path)
+    coded = any(board.table.has_code for board in problem.boards)
+    blocks = problem.blocks(context, path) if coded else ()
+    codes = [board.table.code_bytes(blocks) for board in problem.boards]
     first, *others = (
         PointOnBoard(
             board.latency_ms(latency),
             board.plan_ms(latency),
             None if board.power_w is None else board.energy_mj(energy),
-            weight,
+            flash - (code or 0),
+            code,
             peak,
         )
-        for board, (latency, energy, weight), peak in zip(
-            problem.boards, sums_by_board(totals), totals.peaks, strict=True
+        for board, (latency, energy, flash), code, peak in zip(
+            problem.boards, sums_by_board(totals), codes, totals.peaks, strict=True
         )
     )
     return FrontierPoint(

@@ -19,14 +19,21 @@ class OnBoard:
 
     ``latency`` is the whole network's, with the additivity fit. Its interval adds up the blocks'
     intervals as if their errors went together, and the fit's residual: it is on the wide side.
-    ``planned_ms`` is what is held against a budget.
+    ``planned_ms`` is what is held against a budget. ``code_bytes`` is None where the table does
+    not know them.
     """
 
     latency: Latency
     planned_ms: float
     energy_mj: float | None
     weight_bytes: int
+    code_bytes: int | None
     peak_bytes: int
+
+    @property
+    def flash_bytes(self) -> int:
+        """Weights, and code where it is known."""
+        return self.weight_bytes + (self.code_bytes or 0)
 
 
 @dataclass(frozen=True)
@@ -96,5 +103,6 @@ def on_board(board: Board, blocks: Sequence[Block], sums: Sequence[int]) -> OnBo
         board.plan_ms(sums[0]),
         energy_mj,
         sum(row.weight_bytes for row in rows),
+        board.table.code_bytes(blocks),
         max(row.peak_bytes for row in rows),
     )

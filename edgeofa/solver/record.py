@@ -157,7 +157,7 @@ def _cost(point: FrontierPoint, goal: Goal) -> float:
         return on.latency_ms
     if goal.cost == "energy":
         return on.energy_mj or 0.0
-    return float(on.weight_bytes if goal.cost == "weight" else on.peak_bytes)
+    return float(on.flash_bytes if goal.cost == "weight" else on.peak_bytes)
 
 
 def parse_goals(text: str | None, targets: tuple[str, ...]) -> tuple[Goal, ...]:
@@ -212,7 +212,7 @@ def write_frontier(record: FrontierRecord, folder: Path) -> tuple[Path, ...]:
     return table, *pictures
 
 
-_COLUMNS = ("latency_ms", "planned_ms", "energy_mj", "weight_bytes", "peak_bytes")
+_COLUMNS = ("latency_ms", "planned_ms", "energy_mj", "weight_bytes", "code_bytes", "peak_bytes")
 
 
 def frontier_csv(record: FrontierRecord) -> str:

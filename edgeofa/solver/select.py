@@ -272,7 +272,7 @@ def _cost(prediction: Prediction, goal: Goal) -> float:
         return on.planned_ms
     if goal.cost == "energy":
         return on.energy_mj or 0.0
-    return float(on.weight_bytes if goal.cost == "weight" else on.peak_bytes)
+    return float(on.flash_bytes if goal.cost == "weight" else on.peak_bytes)
 
 
 # ------------------------------------------------------------------------ helpers

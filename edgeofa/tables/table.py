@@ -166,6 +166,18 @@ class Table:
         """The additivity fit; the identity when no whole subnet was measured."""
         return self.header.additivity or Additivity(0.0, 1.0, 0.0, 0, 0.0, 1.0, 1.0)
 
+    @cached_property
+    def has_code(self) -> bool:
+        """Whether any row knows its machine code."""
+        return any(row.code_bytes is not None for row in self.rows.values())
+
+    def code_bytes(self, blocks: Iterable[Block]) -> int | None:
+        """Machine code of a network of these blocks; None where the table does not know it. Blocks
+        of equal shapes share code in one image, so it is an upper bound."""
+        if not self.has_code:
+            return None
+        return sum(self.rows[block.key].code_bytes or 0 for block in blocks)
+
     def sum_ms(self, blocks: Iterable[Block]) -> float:
         return sum(self.row(b).latency_ms for b in blocks)
 
