@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +18,15 @@ from fake_device import FakeDevice
 from tiny_space import tiny_space
 
 from edgeofa.backends.litert import LiteRtBackend
+from edgeofa.backends.onnx import OnnxRuntimeBackend
 from edgeofa.deploy import MAX_TURNS, Request, deploy
 from edgeofa.deployment import Budget, Deployment, load_deployment
 from edgeofa.devices.base import Failure, Job, Measurement, Outcome, Progress
 from edgeofa.errors import DeviceError, FileFormatError, MissingMaterial, NoSubnetFits, UsageError
+from edgeofa.paths import data_dir
 from edgeofa.profiling.profile import profile
 from edgeofa.report.progress import Steps
+from edgeofa.solver.inputs import load_candidates
 from edgeofa.targets import load_target
 
 
@@ -67,6 +71,10 @@ def space_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("EDGEOFA_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("EDGEOFA_TABLES", str(tmp_path / "tables"))
     space = tiny_space(tmp_path)
+    # without the back end whose artifacts take seconds to compile
+    text = (data_dir() / "targets" / "rpi4.toml").read_text()
+    backends = re.sub(r"^backends = .*$", 'backends = ["litert", "onnxruntime"]', text, flags=re.M)
+    (tmp_path / "rpi4.toml").write_text(backends)
     for precision in ("int8", "float32"):
         profile(load_target("rpi4"), space, LiteRtBackend(), precision, device=FakeDevice())
     return tmp_path / "tiny.toml"
@@ -74,7 +82,7 @@ def space_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def request(space_file: Path, latency_ms: float, **more: object) -> Request:
     return Request(
-        target="rpi4",
+        target=str(space_file.parent / "rpi4.toml"),
         budget=Budget(latency_ms=latency_ms),
         space=str(space_file),
         out=space_file.parent / "out",
@@ -105,8 +113,40 @@ def test_a_budget_that_holds(space_file: Path, precision: str) -> None:
     assert found.energy_mj > 0
     assert found.output_error.max_relative < (1e-4 if precision == "float32" else 0.2)
     assert len(found.choice.attempts) == 1
-    assert [c.failure is None for c in found.candidates] == [True, False]
+    assert [(c.backend, c.failure is None) for c in found.candidates] == [
+        ("litert", True),
+        ("onnxruntime", False),
+    ]
     assert sum(b.latency_ms for b in found.blocks) > 0
+
+
+def test_every_back_end_with_a_table_plans_and_all_are_tried(space_file: Path) -> None:
+    """onnxruntime's table says less, so it plans; the device then runs LiteRT alone."""
+
+    class Quick(FakeDevice):
+        def _one(self, job: Job, threads: int) -> Outcome:
+            found = super()._one(job, threads)
+            assert isinstance(found, Measurement)
+            return replace(found, samples_ns=tuple(s / 2 for s in found.samples_ns))
+
+    space = tiny_space(space_file.parent)
+    target = load_target(str(space_file.parent / "rpi4.toml"))
+    for precision in ("int8", "float32"):
+        profile(target, space, OnnxRuntimeBackend(), precision, device=Quick())
+    candidates = load_candidates(target, space, proxy=True)
+    planned = {(c.table.header.backend, c.table.header.precision) for c in candidates}
+    assert planned == set(product(("litert", "onnxruntime"), ("int8", "float32")))
+    alone = walk(request(space_file, 0.2, backend="litert"), Scripted())
+    found = walk(request(space_file, 0.2), Scripted())
+    assert found.choice is not None
+    assert "-onnxruntime-" in found.choice.table
+    # a larger network than LiteRT's own table would have dared
+    assert found.choice.attempts[0].predicted_ms < alone.measured_ms * 1.2
+    for attempt in found.choice.attempts:
+        assert {c.backend for c in attempt.candidates} == set(target.backends)
+    assert found.backend == "litert"
+    page = (space_file.parent / "out" / "report.html").read_text()
+    assert all(f"<td>{name}</td>" in page for name in target.backends)
 
 
 def test_what_is_written_is_the_record_the_page_and_the_artifact_alone(space_file: Path) -> None:
