@@ -1,0 +1,305 @@
+"""Which compiler is the fastest, and what it costs: LiteRT, onnxruntime, TVM untuned and tuned.
+
+    python benchmarks/backends.py [--json FILE] [--target rpi4 host] [--space NAME ...] [--rounds N]
+
+Three reference networks (small, middle, large) of each space, float32 and int8, random weights, one
+thread. On ``host`` they are measured: in rounds, every variant once in each, in another order every
+time; a ratio is the median over the rounds of the quotient within a round. On ``rpi4`` they are
+modelled by one model. "tuned" uses the records of tuning that there are for the machine (shipped or
+your own), and says for how many of a network's kernels there is one.
+
+For ``rpi4`` also block by block, from the published latency tables: TVM's time by LiteRT's.
+
+Required: on host tuned TVM at least as fast as onnxruntime on the geometric mean, untuned within
+1.5 times, int8 faster than float32; on rpi4 TVM at least as fast as LiteRT on the geometric mean of
+the blocks. Exits with 1 when one is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+
+from edgeofa.backends.base import Artifact, Backend
+from edgeofa.backends.registry import get_backend
+from edgeofa.backends.tvm.backend import TvmBackend
+from edgeofa.backends.tvm.program import default_config
+from edgeofa.devices.base import Device, Failure, Job, Measurement
+from edgeofa.devices.registry import device_for
+from edgeofa.errors import DeviceError, MissingMaterial
+from edgeofa.graph.ir import DType, Graph
+from edgeofa.graph.ops import macs
+from edgeofa.jsonio import dumps
+from edgeofa.paths import write_atomic
+from edgeofa.spaces import Space, load_space
+from edgeofa.tables.store import find_table
+from edgeofa.targets import Target, load_target
+from edgeofa.tuning.networks import network, reference_subnets
+from edgeofa.tuning.records import all_records
+
+SPACES = ("cifar_lite", "cifar_micro")
+PRECISIONS: tuple[DType, ...] = ("float32", "int8")
+VARIANTS = ("litert", "onnxruntime", "tvm untuned", "tvm tuned")
+UNTUNED_LIMIT = 1.5
+#: blocks that are named where TVM is the slower one
+WORST = 12
+
+
+@dataclass(frozen=True)
+class Row:
+    """One network on one target. ``ms`` and ``build_s`` by variant, in the order of VARIANTS;
+    ``ratios`` are the tuned TVM's time by each variant's."""
+
+    target: str
+    evidence: str
+    space: str
+    size: str
+    precision: DType
+    subnet: str
+    macs: int
+    ms: dict[str, float]
+    ratios: dict[str, float]
+    untuned_by_onnxruntime: float
+    build_s: dict[str, float]
+    kernels: int
+    tuned_kernels: int
+    trials: int
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """TVM's rows of a published table by LiteRT's; ``slower``: the worst, (block, ratio)."""
+
+    target: str
+    space: str
+    precision: DType
+    blocks: int
+    geomean: float
+    share_slower: float
+    slower: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    rows: tuple[Row, ...]
+    blocks: tuple[Blocks, ...]
+    missing_tables: tuple[str, ...]
+    failures: tuple[str, ...]
+
+
+def geomean(values: Sequence[float]) -> float:
+    return float(np.exp(np.mean(np.log(values))))
+
+
+def compilers(target: Target) -> dict[str, Backend]:
+    machine = TvmBackend().for_target(target).machine
+    untuned = TvmBackend(machine, lambda kernel: default_config(kernel, machine))
+    found = (get_backend("litert"), get_backend("onnxruntime"), untuned, TvmBackend(machine))
+    return dict(zip(VARIANTS, found, strict=True))
+
+
+def median_ns(outcome: Measurement | Failure, name: str) -> float:
+    if isinstance(outcome, Failure):
+        raise DeviceError(outcome.reason, where=name)
+    return float(np.median(outcome.samples_ns))
+
+
+def times(
+    device: Device, artifacts: dict[str, Artifact], rounds: int, seed: int
+) -> dict[str, list[float]]:
+    """Nanoseconds of every variant, round by round; one round where nothing is measured."""
+    order = random.Random(seed)
+    found: dict[str, list[float]] = {name: [] for name in artifacts}
+    for _ in range(rounds if device.evidence == "measured" else 1):
+        names = list(artifacts)
+        order.shuffle(names)
+        jobs = [
+            Job(artifacts[n].path, artifacts[n].backend, warmups=2, runs=5, min_run_ms=40.0)
+            if device.evidence == "measured"
+            else Job(artifacts[n].path, artifacts[n].backend, warmups=2)
+            for n in names
+        ]
+        for name, outcome in zip(names, device.run(jobs), strict=True):
+            found[name].append(median_ns(outcome, name))
+    return found
+
+
+def compare(
+    target: Target, device: Device, space: Space, size: str, graph: Graph, rounds: int, seed: int
+) -> Row:
+    artifacts: dict[str, Artifact] = {}
+    build_s: dict[str, float] = {}
+    variants = compilers(target)
+    with tempfile.TemporaryDirectory() as folder:
+        for name, compiler in variants.items():
+            start = time.perf_counter()
+            path = Path(folder) / f"{name.replace(' ', '-')}{compiler.suffix}"
+            artifacts[name] = compiler.compile(graph, path)
+            build_s[name] = time.perf_counter() - start
+        with device.exclusive():
+            found = times(device, artifacts, rounds, seed)
+
+    def ratio(of: str, by: str) -> float:
+        return median(a / b for a, b in zip(found[of], found[by], strict=True))
+
+    tuned = variants["tvm tuned"]
+    assert isinstance(tuned, TvmBackend)
+    records = all_records(tuned.machine.key)
+    kernels = {k.plain.key for k in tuned.kernels(graph) if k.macs}
+    known = [records[key] for key in kernels if key in records]
+    return Row(
+        target=target.name,
+        evidence=device.evidence,
+        space=space.name,
+        size=size,
+        precision=graph.precision,
+        subnet=str(reference_subnets(space)[size]),
+        macs=macs(graph),
+        ms={name: median(ns) / 1e6 for name, ns in found.items()},
+        ratios={name: ratio("tvm tuned", name) for name in VARIANTS[:-1]},
+        untuned_by_onnxruntime=ratio("tvm untuned", "onnxruntime"),
+        build_s=build_s,
+        kernels=len(kernels),
+        tuned_kernels=len(known),
+        trials=sum(r.trials for r in known),
+    )
+
+
+def block_ratios(target: Target, space: Space, precision: DType) -> Blocks:
+    ours = find_table(target, space.name, "tvm", precision, source=space.source)
+    theirs = find_table(target, space.name, "litert", precision, source=space.source)
+    ratios = {
+        key: row.latency_ms / theirs.rows[key].latency_ms
+        for key, row in ours.rows.items()
+        if key in theirs.rows and "failed" not in (row.status, theirs.rows[key].status)
+    }
+    worst = sorted(ratios.items(), key=lambda pair: -pair[1])
+    return Blocks(
+        target=target.name,
+        space=space.name,
+        precision=precision,
+        blocks=len(ratios),
+        geomean=geomean(list(ratios.values())),
+        share_slower=sum(r > 1 for r in ratios.values()) / len(ratios),
+        slower=tuple(pair for pair in worst if pair[1] > 1)[:WORST],
+    )
+
+
+def failures(rows: Sequence[Row], blocks: Sequence[Blocks], missing: Sequence[str]) -> list[str]:
+    """Which requirements are missed."""
+    found = [f"no table: {text}" for text in missing]
+    host = [row for row in rows if row.target == "host"]
+    if host:
+        tuned = geomean([row.ratios["onnxruntime"] for row in host])
+        untuned = geomean([row.untuned_by_onnxruntime for row in host])
+        if tuned > 1:
+            found.append(f"host: tuned TVM takes {tuned:.2f} of onnxruntime's time")
+        if untuned > UNTUNED_LIMIT:
+            found.append(f"host: untuned TVM takes {untuned:.2f} of onnxruntime's time")
+        gain = int8_by_float32(host)
+        if gain is not None and gain >= 1:
+            found.append(f"host: int8 takes {gain:.2f} of float32's time")
+    for b in blocks:
+        if b.geomean > 1:
+            found.append(
+                f"{b.target} {b.space} {b.precision}: {b.geomean:.3f} of LiteRT's time on the "
+                "geometric mean of the blocks"
+            )
+    return found
+
+
+def int8_by_float32(rows: Sequence[Row]) -> float | None:
+    """Tuned TVM's int8 time by its float32 time, geometric mean over the networks."""
+    by = {(r.space, r.size, r.precision): r.ms["tvm tuned"] for r in rows}
+    ratios = [
+        ms / by[space, size, "float32"]
+        for (space, size, precision), ms in by.items()
+        if precision == "int8" and (space, size, "float32") in by
+    ]
+    return geomean(ratios) if ratios else None
+
+
+def say(row: Row) -> str:
+    ms = " ".join(f"{row.ms[name]:11.3f}" for name in VARIANTS)
+    ratios = " ".join(f"{row.ratios[name]:11.3f}" for name in VARIANTS[:-1])
+    builds = "/".join(f"{row.build_s[name]:.1f}" for name in VARIANTS)
+    return (
+        f"{row.target:<5} {row.space:<11} {row.size:<6} {row.precision:<7} {row.macs / 1e6:7.1f} |"
+        f" {ms} | {ratios} | {builds:>17} | {row.tuned_kernels}/{row.kernels} ({row.trials})"
+    )
+
+
+def summary(rows: Sequence[Row]) -> list[str]:
+    lines = []
+    for target in dict.fromkeys(row.target for row in rows):
+        own = [row for row in rows if row.target == target]
+        for precision in PRECISIONS:
+            some = [row for row in own if row.precision == precision]
+            if some:
+                parts = ", ".join(
+                    f"{geomean([r.ratios[name] for r in some]):.3f} of {name}'s"
+                    for name in VARIANTS[:-1]
+                )
+                lines.append(f"{target} {precision}: tuned TVM's time is {parts} (geometric mean)")
+        gain = int8_by_float32(own)
+        if gain is not None:
+            lines.append(f"{target}: tuned TVM's int8 takes {gain:.3f} of its float32's time")
+    return lines
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--target", nargs="+", default=["host", "rpi4"])
+    parser.add_argument("--space", nargs="+", default=list(SPACES))
+    parser.add_argument("--precision", nargs="+", default=list(PRECISIONS), choices=PRECISIONS)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    rows: list[Row] = []
+    blocks: list[Blocks] = []
+    missing: list[str] = []
+    print(f"{'':41}| ms {' '.join(f'{n:>11}' for n in VARIANTS)} | tuned TVM by the others")
+    for name in options.target:
+        target = load_target(name)
+        device = device_for(target)
+        for space in map(load_space, options.space):
+            for size, subnet in reference_subnets(space).items():
+                for precision in options.precision:
+                    graph = network(space, subnet, precision, options.seed)
+                    row = compare(target, device, space, size, graph, options.rounds, options.seed)
+                    rows.append(row)
+                    print(say(row), flush=True)
+            if device.evidence == "modelled":
+                for precision in options.precision:
+                    try:
+                        blocks.append(block_ratios(target, space, precision))
+                    except MissingMaterial as error:
+                        missing.append(f"{name} {space.name} {precision}: {error.what}")
+    print("\n".join(summary(rows)))
+    for b in blocks:
+        print(
+            f"{b.target} {b.space} {b.precision}: {b.blocks} blocks, TVM's time is "
+            f"{b.geomean:.3f} of LiteRT's (geometric mean), slower in {100 * b.share_slower:.0f}%"
+        )
+        for key, ratio in b.slower:
+            print(f"  {ratio:.3f}  {key}")
+    found = failures(rows, blocks, missing)
+    print("missed: " + "; ".join(found) if found else "every requirement is met")
+    if options.json:
+        report = Report(tuple(rows), tuple(blocks), tuple(missing), tuple(found))
+        write_atomic(options.json, dumps(report) + "\n")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
