@@ -1,11 +1,13 @@
 """How well sums of table rows predict whole networks that had no part in the fit.
 
     python benchmarks/additivity.py [--json FILE] [--case rpi4/cifar_lite-litert-int8 ...]
+        [--subnets N] [--seed S]
 
 Thirty random subnets of each case, other than those of the table's own fit, are run whole and
-compared with ``a + b * sum``. On ``rpi4`` both sides are modelled by the same model, so this is
-the error of adding up, not of the model. On ``host`` both are measured; its table is profiled
-first, at a few resolutions and for this benchmark alone, unless you have one.
+compared with ``a + b * sum``. On ``rpi4`` and the microcontrollers both sides are modelled by the
+same model, so this is the error of adding up, not of the model; of microcontrollers the worst
+subnet counts too. On ``host`` both are measured; its table is profiled first, at a few resolutions
+and for this benchmark alone, unless you have one.
 """
 
 from __future__ import annotations
@@ -37,11 +39,15 @@ CASES = (
     "rpi4/cifar_lite-litert-float32",
     "rpi4/cifar_micro-litert-int8",
     "rpi4/cifar_micro-litert-float32",
+    "nucleo-l4r5zi/cifar_micro-firmware-int8",
+    "nrf5340/cifar_micro-firmware-int8",
     "host/cifar_lite-litert-float32",
     "host/cifar_lite-litert-int8",
 )
 #: the marks of the acceptance, by evidence: MAPE in percent at most, Spearman at least
 MARKS = {"modelled": (3.0, 0.99), "measured": (10.0, 0.0)}
+#: percent that every single subnet may be off, with the back end of microcontrollers
+MOST_OFF = {"firmware": 3.0}
 HOST_RESOLUTIONS = (96, 160)
 
 
@@ -70,7 +76,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     print(
-        f"{'case':<34} {'evidence':<9} {'ms':>15} {'MAPE':>6} {'bias':>7} {'worst':>7} "
+        f"{'case':<40} {'evidence':<9} {'ms':>15} {'MAPE':>6} {'bias':>7} {'worst':>7} "
         f"{'Spearman':>8} {'in 10%':>6} {'in margin':>9}"
     )
     results = []
@@ -79,7 +85,7 @@ def main() -> int:
         results.append(result)
         r = result
         print(
-            f"{r.case:<34} {r.evidence:<9} {r.fastest_ms:6.2f} - {r.slowest_ms:6.2f} "
+            f"{r.case:<40} {r.evidence:<9} {r.fastest_ms:6.2f} - {r.slowest_ms:6.2f} "
             f"{r.mape_percent:5.2f}% {r.bias_percent:+6.2f}% {r.worst_percent:6.2f}% "
             f"{r.spearman:8.4f} {r.within_10_percent:6.0%} {r.within_margin:9.0%}"
             f"{'' if r.passed else '  MISSED'}",
@@ -136,6 +142,7 @@ def judge(case: str, table: Table, count: int, seed: int) -> Result:
     planned = np.array([table.fit.plan_ms(s) for s in sums])
     ratio = predicted / measured - 1
     most, least = MARKS[h.evidence]
+    worst = float(100 * np.abs(ratio).max())
     return Result(
         case=case,
         evidence=h.evidence,
@@ -144,12 +151,12 @@ def judge(case: str, table: Table, count: int, seed: int) -> Result:
         slowest_ms=float(measured.max()),
         mape_percent=mape,
         bias_percent=float(100 * ratio.mean()),
-        worst_percent=float(100 * np.abs(ratio).max()),
+        worst_percent=worst,
         spearman=spearman,
         within_10_percent=within,
         within_margin=float(np.mean(planned >= measured)),
         fit_mape_percent=table.fit.mape_percent,
-        passed=mape <= most and spearman >= least,
+        passed=mape <= most and spearman >= least and worst <= MOST_OFF.get(h.backend, worst),
     )
 
 

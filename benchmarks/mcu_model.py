@@ -1,10 +1,12 @@
 """How far is the Cortex-M cycle model from real boards? Its terms, and the comparison again.
 
     python benchmarks/mcu_model.py [--json FILE] [--model FILE.tflite ...] [--cmsis-nn PATH]
+        [--target NAME ...]
 
 Without ``--model``, the two int8 models of MLPerf Tiny, which lie in mlperf_tiny in
 EDGEOFA_TEST_DATA, or in shared/data beside the checkout. For each: what edgeofa's own firmware
-executes on the emulated board, priced by every engine. The published latencies that the model was
+executes on the emulated board, priced by every engine, and what fetching instructions could cost at
+most, if no prefetcher hid any of it. The published latencies that the model was
 judged on are CMSIS-NN's, so the comparison needs its sources: with ``--cmsis-nn`` (a checkout of
 CMSIS-NN, or of CMSIS_5) the same networks are compiled to call it, checked bit for bit, and
 compared with the published rows of "microTVM + CMSIS-NN" on the NUCLEO-L4R5ZI; more than 5% off
@@ -46,7 +48,7 @@ from edgeofa.jsonio import dumps
 from edgeofa.paths import cache_dir, write_atomic
 from edgeofa.targets import Target, load_target
 
-TARGETS = ("nucleo-l4r5zi", "nrf5340")
+TARGETS = ("nucleo-l4r5zi", "nrf5340", "nucleo-h7a3zi", "corstone-300")
 _JUDGED = "nucleo-l4r5zi"
 _WITHIN = 0.05
 #: MACs -> published milliseconds of microTVM + CMSIS-NN, MLPerf Tiny 1.1, NUCLEO-L4R5ZI
@@ -66,6 +68,8 @@ class Terms:
     core_ms: float
     branches_ms: float
     flash_ms: float
+    #: every missed line of code at a whole flash access; not in the model's time
+    fetch_ms: float
     error: float
     published_ms: float | None
     #: relative, of the target's own engine against the published time
@@ -144,6 +148,7 @@ def terms(target: Target, name: str, kernels: str, graph: Graph, network: Compil
         core_ms=cost.core * cycle_ms,
         branches_ms=cost.branches * cycle_ms,
         flash_ms=cost.flash * cycle_ms,
+        fetch_ms=0.0 if timing is None else cost.code_misses * timing.miss_cycles * cycle_ms,
         error=relative_error(cost, own, timing),
         published_ms=published,
         off=None if published is None else cost.cycles * cycle_ms / published - 1,
@@ -161,6 +166,9 @@ def show(row: Terms) -> None:
         f"             of which branches {row.branches_ms:.2f}, flash {row.flash_ms:.2f}; "
         f"±{row.error:.0%}"
     )
+    if row.fetch_ms:
+        whole = row.core_ms + row.branches_ms + row.flash_ms
+        print(f"             fetching code: at most {row.fetch_ms / whole:.1%} more")
     if row.published_ms is not None and row.off is not None:
         print(f"  {row.published_ms:9.2f} ms  published, the model is {row.off:+.1%} off")
 
@@ -170,6 +178,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--model", type=Path, nargs="*", default=None)
     parser.add_argument("--cmsis-nn", type=Path, default=None)
+    parser.add_argument("--target", nargs="*", default=TARGETS)
     options: Any = parser.parse_args(arguments)
     rows: list[Terms] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -180,7 +189,7 @@ def main(arguments: list[str] | None = None) -> int:
             if options.cmsis_nn is not None:
                 networks["CMSIS-NN"] = cmsis_network(graph, options.cmsis_nn)
             for kernels, network in networks.items():
-                for name in TARGETS:
+                for name in options.target:
                     rows.append(terms(load_target(name), path.stem, kernels, graph, network))
                     show(rows[-1])
     judged = [row.off for row in rows if row.off is not None]

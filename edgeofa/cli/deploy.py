@@ -17,7 +17,7 @@ def deploy(
         str | None, typer.Option(help="Latency budget for one image, such as 20ms.")
     ] = None,
     energy: Annotated[str | None, typer.Option(help="Energy budget, such as 60mJ.")] = None,
-    flash: Annotated[str | None, typer.Option(help="Weight budget, such as 1MB.")] = None,
+    flash: Annotated[str | None, typer.Option(help="Weights and code at most, as 1MB.")] = None,
     sram: Annotated[str | None, typer.Option(help="Peak activations, such as 512KB.")] = None,
     device: Annotated[
         str | None,

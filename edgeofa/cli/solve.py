@@ -20,7 +20,7 @@ def solve(
         str | None, typer.Option(help="Latency budget, such as 20ms; per target as 20ms,15ms.")
     ] = None,
     energy: Annotated[str | None, typer.Option(help="Energy budget, such as 60mJ.")] = None,
-    flash: Annotated[str | None, typer.Option(help="Weight budget, such as 1MB.")] = None,
+    flash: Annotated[str | None, typer.Option(help="Weights and code at most, as 1MB.")] = None,
     sram: Annotated[str | None, typer.Option(help="Peak activations, such as 512KB.")] = None,
     minimize: Annotated[
         str | None,

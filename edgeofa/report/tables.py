@@ -85,6 +85,9 @@ def table_summary(table: Table, path: Path, rows: int = 0) -> str:
         lines.append(f"{'latencies':<12} {fast:.4g} to {slow:.4g} ms a block")
         lines.append(f"{'invoke':<12} {h.overhead_ms:.4g} ms for an empty network")
         lines.append(f"{'energy':<12} {energy}")
+        codes = [r.code_bytes for r in usable if r.code_bytes is not None]
+        if codes:
+            lines.append(f"{'code':<12} {min(codes)} to {max(codes)} bytes a block")
     fit = h.additivity
     if fit is None:
         lines.append(f"{'sums':<12} not calibrated: no whole subnet was measured")
