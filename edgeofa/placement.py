@@ -14,7 +14,7 @@ from edgeofa.backends.base import Artifact, TensorSpec
 from edgeofa.backends.layout import from_runtime, to_runtime
 from edgeofa.deployment import Candidate, LayerRecord, MemoryUse, OutputError
 from edgeofa.devices.base import Device, Failure, Job, Latency, Measurement
-from edgeofa.errors import DeviceError, TooLarge, UnsupportedOperator
+from edgeofa.errors import DeviceError, SetupError, TooLarge, UnsupportedOperator, UsageError
 from edgeofa.graph.ir import DType
 from edgeofa.graph.reference import dequantize_array, quantize_array, run, run_real
 from edgeofa.networks import Network
@@ -167,6 +167,10 @@ def _try(
     precision = network.graph.precision
     try:
         compiler = get_backend(backend).for_target(target)
+    except (SetupError, UsageError) as problem:
+        # an extra that was left out, or a core that it has nothing for
+        return _Out(str(problem))
+    try:
         if precision not in compiler.precisions:
             return _Out(f"has no {precision}")
         if threads > 1 and not compiler.is_parallel:

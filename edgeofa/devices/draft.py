@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from edgeofa.backends.tvm.machine import MACHINES
 from edgeofa.datafile import parse_data
 from edgeofa.devices.board import BoardFacts, CacheFacts, check_belongs, check_libc, parse_facts
 from edgeofa.devices.configure import configure
@@ -24,7 +25,7 @@ from edgeofa.errors import DeviceError, SetupError, UsageError
 from edgeofa.paths import write_atomic
 from edgeofa.targets import Target, load_target, target_names
 
-_BACKENDS = ("litert", "onnxruntime")
+_BACKENDS = ("litert", "onnxruntime", "tvm")
 #: two boards of one kind differ by less (a Raspberry Pi 4 runs at 1.5 or, newer, 1.8 GHz)
 _CLOCK_DIFFERENCE = 0.05
 
@@ -160,13 +161,17 @@ def target_text(name: str, facts: BoardFacts, address: str) -> str:
 
 
 def usable_backends(facts: BoardFacts) -> list[str]:
-    """Those whose library the board's C library can load; ``DeviceError`` where none is."""
+    """Those whose library the board's C library can load, and that have code for its core;
+    ``DeviceError`` where none is."""
     usable: list[str] = []
     reason: DeviceError | None = None
     for backend in _BACKENDS:
+        if backend == "tvm" and facts.microarchitecture not in MACHINES:
+            continue
         try:
             library = library_for(backend, facts.machine, "probe", "rpi4")
-            check_libc(facts, library.path.read_bytes(), f"the {backend} library", "probe")
+            for path in library.files:
+                check_libc(facts, path.read_bytes(), f"the {backend} library", "probe")
         except SetupError:
             pass  # not here yet; edgeofa setup brings it
         except DeviceError as error:
