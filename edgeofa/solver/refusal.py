@@ -30,7 +30,7 @@ def nothing_fits(
             return NoSubnetFits(
                 f"no subnet is within {_budget(problem, budgets, column)}; "
                 f"the {_LEANEST[_axis(column)]}, {near.subnet}, takes "
-                f"{_taken(problem, near, column)}",
+                f"{_taken(problem, near, column)}{_besides(limits, near, column)}",
                 where=where,
                 hint=f"raise the {_axis(column)} budget to at least "
                 f"{_needed(problem, near, column)}",
@@ -72,19 +72,31 @@ def _above_peak(problem: Problem, limits: Limits, where: str) -> NoSubnetFits:
     )
     least = _least_peak(problem, board)
     on = _on(problem, board)
+    weight = board * len(AXES) + AXES.index("weight")
     return NoSubnetFits(
         f"no subnet is within {limits.peaks[board]} bytes of peak memory{on}; the leanest, "
-        f"{least.subnet}, needs {least.totals.peaks[board]} bytes",
+        f"{least.subnet}, needs {least.totals.peaks[board]} bytes, and "
+        f"{least.totals.sums[weight]} for its weights",
         where=where,
         hint=f"raise the peak memory budget{on} to at least {least.totals.peaks[board]} bytes, or "
         "take a space with smaller resolutions",
     )
 
 
+def _besides(limits: Limits, near: Ranked, column: int) -> str:
+    """The peak of the smallest network, where memory is asked about: both have to fit a board."""
+    board = column // len(AXES)
+    if _axis(column) != "weight":
+        return ""
+    peak, limit = near.totals.peaks[board], dict(enumerate(limits.peaks)).get(board)
+    return f", and {peak} bytes of peak memory" + ("" if limit is None else f" (of {limit})")
+
+
 def _least_peak(problem: Problem, board: int) -> Ranked:
-    """The fastest network of the smallest peak that any network reaches on a board."""
+    """Of the networks with the smallest peak that any reaches on a board that of least weight."""
     peak = least_peak(problem, Limits(()), board, None)
-    near = None if peak is None else leanest(problem, 0, with_peak(Limits(()), board, peak))
+    weight = board * len(AXES) + AXES.index("weight")
+    near = None if peak is None else leanest(problem, weight, with_peak(Limits(()), board, peak))
     assert near is not None  # noqa: S101 - the largest peak allows everything
     return near
 

@@ -79,7 +79,24 @@ def test_too_little_memory_says_how_much_is_missing(model: Path, tmp_path: Path)
     with pytest.raises(TooLarge, match=r"[0-9]+ more than --sram") as caught:
         compiled("--model", str(model), *out, "--sram", "1KB")
     assert "most at" in str(caught.value)
+    # not even the smallest subnet would do
+    assert "the leanest, cifar_micro@20/" in str(caught.value)
     assert not (tmp_path / "none").exists()
+
+
+def test_a_subnet_that_does_not_fit_is_refused_with_the_largest_that_does(tmp_path: Path) -> None:
+    """What the refusal names is compiled as it stands there, and fits."""
+    from edgeofa.spaces import load_space
+
+    largest = str(load_space("cifar_micro").largest())
+    less = ("--random-weights", "--sram", "24KB", "--out", str(tmp_path / "net"))
+    with pytest.raises(TooLarge, match=r"the largest .most MACs. of cifar_micro") as caught:
+        compiled("--subnet", largest, *less)
+    assert caught.value.hint is not None
+    found = compiled("--subnet", caught.value.hint.split('"')[1], *less)
+    assert isinstance(found["arena_bytes"], int)
+    # nearly all of it is used
+    assert 22 * 1024 < found["arena_bytes"] <= 24 * 1024
 
 
 @pytest.mark.parametrize(
