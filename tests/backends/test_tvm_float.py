@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -48,21 +47,6 @@ def test_random_graphs(graph: Graph) -> None:
 def test_subnet_on_every_machine(machine: str, tmp_path: Path) -> None:
     space = load_space("cifar_micro")
     _agrees(subnet_graph(space, space.sample(random.Random(1)), 0), tmp_path, machine)
-
-
-def test_subnet_with_tensors_that_are_framed(tmp_path: Path) -> None:
-    space = load_space("cifar_lite")
-    subnet = replace(space.sample(random.Random(2)), resolution=96)
-    graph = subnet_graph(space, subnet, 0)
-    calls = fuse(graph, MACHINES[runnable()[-1]])
-    framed = [call.kernel for call in calls if call.kernel.framed]
-    assert framed
-    assert all(any(call.kernel.margin) for call in calls if call.output in _inputs(calls))
-    _agrees(graph, tmp_path)
-
-
-def _inputs(calls) -> set[int]:
-    return {call.inputs[0] for call in calls if call.kernel.framed}
 
 
 def test_sums_are_fused_into_the_later_operand() -> None:

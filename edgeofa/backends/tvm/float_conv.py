@@ -1,23 +1,25 @@
 """Convolutions in float32: register tiles of output pixels times channels, channels innermost.
 
 Weights are packed so that one group's taps follow each other in the order in which they are read.
-A padded image is copied into a frame of zeros first, so that no loop has borders.
+Tiles at the left and right border leave out the taps that are outside, and so do rows at the top
+and bottom: no padding is written anywhere, and no tile asks where it is.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from math import prod
 from typing import Any
 
 import numpy as np
 
-from edgeofa.backends.tvm.emit import Buffer, Emitter, Expr, lane, load, splat_float
+from edgeofa.backends.tvm.emit import Buffer, Emitter, Expr, lane, load
 from edgeofa.backends.tvm.float_finish import activate
 from edgeofa.backends.tvm.kernels import Kernel
 from edgeofa.backends.tvm.machine import Machine
-from edgeofa.backends.tvm.sweep import Band, Group, channel_groups, flat_bands, row_bands
+from edgeofa.backends.tvm.sweep import Band, Group, Place, channel_groups, flat_bands, row_bands
 from edgeofa.backends.tvm.templates import Call, Config, Knobs, Template
 from edgeofa.graph.ir import Array
 
@@ -26,45 +28,14 @@ _UNROLLED = 16
 _PANELS_KB = (4, 8, 16, 32, 64, 4096)
 
 
-def write_frame(
-    e: Emitter, kernel: Kernel, frame: Buffer, machine: Machine, x: Buffer | None = None
-) -> None:
-    """Write the padding around the middle of ``frame``, and the input ``x``, if given, into it."""
-    top, bottom, left, right = kernel.pads
-    height, width, channels = kernel.input
-    line, inner = kernel.frame[1] * channels, width * channels
-    lanes = machine.lanes(4)
-
-    def fill(start: int | Expr, count: int) -> None:
-        e.sweep(count, lanes, lambda at, n: e.store(frame, start + at, splat_float(0.0, n), n))
-
-    fill(0, top * line + left * channels)
-    with e.loop(height) as row:
-        to = e.value((row + top) * line + left * channels)
-        if x is not None:
-            image = x
-            start = e.value(row * inner)
-            e.sweep(
-                inner, lanes, lambda at, n: e.store(frame, to + at, load(image, start + at, n), n)
-            )
-        if left + right:
-            with e.when(row < height - 1):
-                fill(to + inner, (left + right) * channels)
-    fill((height + top - 1) * line + left * channels + inner, right * channels + bottom * line)
-
-
 class _FloatConvolution(Template):
-    """What both convolutions share: the frame, the walk over the image, bias and activation."""
+    """What both convolutions share: the walk over the image, bias and activation."""
 
     kinds: tuple[str, ...]
-    frames = True
+    reads_beyond = False
 
     def accepts(self, kernel: Kernel, machine: Machine) -> bool:  # noqa: ARG002 - any machine
         return kernel.dtype == "float32" and kernel.kind in self.kinds
-
-    def scratch_bytes(self, kernel: Kernel, machine: Machine, config: Config) -> int:  # noqa: ARG002
-        copied = any(kernel.pads) and not kernel.framed
-        return 4 * prod(kernel.frame) * kernel.input[2] if copied else 0
 
     def groups(self, kernel: Kernel, machine: Machine, config: Config) -> tuple[Group, ...]:
         return channel_groups(kernel.output[2], machine.lanes(4), int(config["vectors"]))
@@ -82,28 +53,27 @@ class _FloatConvolution(Template):
         """Add a tile's products to its accumulators."""
 
     def function(
-        self, kernel: Kernel, machine: Machine, config: Config, statics: tuple[int, ...], name: str
+        self,
+        kernel: Kernel,
+        machine: Machine,
+        config: Config,
+        statics: tuple[int, ...],
+        name: str,  # noqa: ARG002
     ) -> Any:
         e = Emitter()
         channels = kernel.output[2]
-        x = e.parameter("x", kernel.input_elements, "float32")
+        x = e.parameter("x", prod(kernel.input), "float32")
         other = None
         if kernel.residual is not None:
             other = e.parameter("other", prod(kernel.output), "float32")
         w = e.parameter("w", self.weight_count(kernel) * channels, "float32")
         bias = e.parameter("bias", channels, "float32")
-        if kernel.framed:
-            write_frame(e, kernel, x, machine)
-        elif any(kernel.pads):
-            frame = e.parameter("frame", prod(kernel.frame) * kernel.input[2], "float32")
-            write_frame(e, kernel, frame, machine, x)
-            x = frame
-        y = e.parameter("y", kernel.output_elements, "float32")
+        y = e.parameter("y", prod(kernel.output), "float32")
         groups = self.groups(kernel, machine, config)
 
-        def write(band: Band, group: Group, repeat: Expr, line: Expr, column: Expr, n: int) -> None:
+        def write(band: Band, group: Group, repeat: Expr, place: Place) -> None:
             first = e.value(group.first + repeat * group.channels)
-            weights = e.value(first * self.weight_count(kernel))
+            line, column = place.line, place.column
             start_in = band.first_in + line * band.step_in + column * kernel.stride[1]
             start_out = band.first_out + line * band.step_out + column
             tile = Tile(
@@ -112,11 +82,11 @@ class _FloatConvolution(Template):
                 machine,
                 config,
                 group,
-                n,
+                place,
                 x=x,
                 w=w,
                 source=e.value(start_in * kernel.input[2]),
-                weights=weights,
+                weights=e.value(first * self.weight_count(kernel)),
                 first=first,
             )
             tile.begin(bias)
@@ -126,15 +96,15 @@ class _FloatConvolution(Template):
         for band in self.bands(kernel, machine, config):
             with e.loop(band.panels, "panel") as panel:
                 if config["inner"] == "channels":
-                    for line, column, n in band.tiles(e, panel):
+                    for place in band.places(e, kernel, panel):
                         for group in groups:
                             with e.loop(group.repeats, "group") as repeat:
-                                write(band, group, repeat, line, column, n)
+                                write(band, group, repeat, place)
                 else:
                     for group in groups:
                         with e.loop(group.repeats, "group") as repeat:
-                            for line, column, n in band.tiles(e, panel):
-                                write(band, group, repeat, line, column, n)
+                            for place in band.places(e, kernel, panel):
+                                write(band, group, repeat, place)
         return e.function(name)
 
 
@@ -142,7 +112,7 @@ class Tile:
     """A few output pixels of one channel group, whose sums are in registers.
 
     Attributes:
-        source: index of the first pixel's first input channel.
+        source: index of the first pixel's first input channel under the first tap.
         weights: index of the group's first weight.
         first: the group's first output channel.
     """
@@ -154,7 +124,7 @@ class Tile:
         machine: Machine,
         config: Config,
         group: Group,
-        pixels: int,
+        place: Place,
         *,
         x: Buffer,
         w: Buffer,
@@ -163,11 +133,29 @@ class Tile:
         first: Expr,
     ):
         self.e, self.kernel, self.machine, self.config = e, kernel, machine, config
-        self.group, self.pixels = group, pixels
+        self.group, self.place = group, place
         self.x, self.w = x, w
         self.source, self.weights, self.first = source, weights, first
         # a buffer for each: what is larger than 1 KiB would be taken from the heap
         self._sums = {(p, at): e.local(n, "float32") for p, at, n in self.sums()}
+
+    @property
+    def pixels(self) -> int:
+        return self.place.run.pixels
+
+    @contextmanager
+    def kernel_rows(self) -> Iterator[Expr]:
+        """A loop over the kernel rows that are inside the image."""
+        with self.e.loop(self.place.taps, "ky") as ky:
+            yield self.e.value(ky + self.place.tap)
+
+    def under(self, column: int) -> list[tuple[int, int]]:
+        """(pixel, kernel column) that see an input column, counted from the tile's first tap."""
+        run, stride, width = self.place.run, self.kernel.stride[1], self.kernel.window[1]
+        if not run.low <= column < run.high:
+            return []
+        taps = [(pixel, column - pixel * stride) for pixel in range(run.pixels)]
+        return [(pixel, tap) for pixel, tap in taps if 0 <= tap < width]
 
     def sums(self) -> list[tuple[int, int, int]]:
         """(pixel, first channel in the group, width) of every accumulator."""
@@ -190,7 +178,7 @@ class Tile:
     def pixel(self, number: int, row: int | Expr = 0, column: int | Expr = 0) -> Expr:
         """Index of the first input channel under a tap of a pixel of the tile."""
         kernel = self.kernel
-        offset = row * kernel.frame[1] + column + number * kernel.stride[1]
+        offset = row * kernel.input[1] + column + number * kernel.stride[1]
         return self.source + offset * kernel.input[2]
 
     def finish(self, y: Buffer, other: Buffer | None, target: Expr) -> None:
@@ -215,7 +203,7 @@ class FloatConv(_FloatConvolution):
 
     kinds = ("conv2d", "fully_connected")
 
-    def knobs(self, kernel: Kernel, machine: Machine) -> Knobs:
+    def knobs(self, kernel: Kernel, machine: Machine) -> Knobs:  # noqa: ARG002
         return {
             "pixels": tuple(range(1, 15 if machine.registers == 32 else 8)),
             "vectors": (1, 2, 3, 4, 6),
@@ -258,23 +246,37 @@ class FloatConv(_FloatConvolution):
         pixels = min(int(config["pixels"]), _line(kernel))
         if _is_flat(kernel):
             return flat_bands(_line(kernel), pixels, max(1, size // pixels))
-        return row_bands(kernel, pixels, max(1, size // (kernel.frame[1] * kernel.stride[0])))
+        return row_bands(kernel, pixels, max(1, size // (kernel.input[1] * kernel.stride[0])))
 
     def accumulate(self, tile: Tile) -> None:
         e, kernel, group = tile.e, tile.kernel, tile.group
         depth = kernel.input[2]
         step = tile.machine.lanes(4) if tile.machine.lane_multiply else 1
         step *= int(tile.config["depth"])
-        with e.loop(kernel.window[0], "ky") as ky, e.loop(kernel.window[1], "kx") as kx:
-            tap = (ky * kernel.window[1] + kx) * (depth * group.channels)
+        run, columns = tile.place.run, kernel.window[1]
+        is_inside = (run.low, run.high) == (0, (run.pixels - 1) * kernel.stride[1] + columns)
+
+        def products(ky: Expr, kx: int | Expr, pixels: list[int]) -> None:
+            tap = (ky * columns + kx) * (depth * group.channels)
             taps = e.value(tile.weights + tap)
-            starts = [e.value(tile.pixel(p, ky, kx)) for p in range(tile.pixels)]
+            starts = {p: e.value(tile.pixel(p, ky, kx)) for p in pixels}
             whole = depth // step if depth > _UNROLLED else 0
             if whole:
                 with e.loop(whole, "c") as c:
                     _products(tile, starts, taps, c * step, step)
             if whole * step < depth:
                 _products(tile, starts, taps, whole * step, depth - whole * step)
+
+        with tile.kernel_rows() as ky:
+            if is_inside:
+                with e.loop(columns, "kx") as kx:
+                    products(ky, kx, list(range(run.pixels)))
+            else:
+                for kx in range(columns):
+                    at = {p: p * kernel.stride[1] + kx for p in range(run.pixels)}
+                    pixels = [p for p, column in at.items() if run.low <= column < run.high]
+                    if pixels:
+                        products(ky, kx, pixels)
 
     def constants(self, call: Call, machine: Machine, config: Config) -> Sequence[Array]:
         weight, bias = call.op.linear
@@ -283,7 +285,9 @@ class FloatConv(_FloatConvolution):
         return _packed(matrix, groups), bias
 
 
-def _products(tile: Tile, starts: list[Expr], taps: Expr, first: int | Expr, count: int) -> None:
+def _products(
+    tile: Tile, starts: dict[int, Expr], taps: Expr, first: int | Expr, count: int
+) -> None:
     """Products of ``count`` input channels, from ``first`` on, with their weights."""
     e, group = tile.e, tile.group
     lanes = tile.machine.lanes(4) if tile.machine.lane_multiply else 1
@@ -292,13 +296,16 @@ def _products(tile: Tile, starts: list[Expr], taps: Expr, first: int | Expr, cou
         width = min(lanes, count - done)
         while width & (width - 1):
             width &= width - 1
-        inputs = [e.bind(load(tile.x, start + (first + done), width)) for start in starts]
+        inputs = {
+            pixel: e.bind(load(tile.x, start + (first + done), width))
+            for pixel, start in starts.items()
+        }
         for part in range(width):
             at = taps + (first + (done + part)) * group.channels
             weights = [
                 (offset, n, e.bind(load(tile.w, at + offset, n))) for offset, n in group.vectors()
             ]
-            for pixel, value in enumerate(inputs):
+            for pixel, value in inputs.items():
                 for offset, n, weight in weights:
                     tile.add(pixel, offset, n, lane(value, part, width, n) * weight)
         done += width
@@ -313,7 +320,7 @@ class FloatDepthwise(_FloatConvolution):
 
     kinds = ("depthwise_conv2d",)
 
-    def knobs(self, kernel: Kernel, machine: Machine) -> Knobs:
+    def knobs(self, kernel: Kernel, machine: Machine) -> Knobs:  # noqa: ARG002
         return {
             "pixels": tuple(range(1, 15 if machine.registers == 32 else 8)),
             "vectors": (1, 2, 3, 4),
@@ -343,9 +350,8 @@ class FloatDepthwise(_FloatConvolution):
 
     def accumulate(self, tile: Tile) -> None:
         e, kernel, group = tile.e, tile.kernel, tile.group
-        height, width = kernel.window
-        stride, depth = kernel.stride[1], kernel.input[2]
-        with e.loop(height, "ky") as ky:
+        width, depth = kernel.window[1], kernel.input[2]
+        with tile.kernel_rows() as ky:
             taps = e.value(tile.weights + ky * (width * group.channels))
             start = e.value(tile.pixel(0, ky) + tile.first)
             for offset, n in group.vectors():
@@ -353,12 +359,8 @@ class FloatDepthwise(_FloatConvolution):
                     e.bind(load(tile.w, taps + (kx * group.channels + offset), n))
                     for kx in range(width)
                 ]
-                for column in range((tile.pixels - 1) * stride + width):
-                    under = [
-                        (pixel, column - pixel * stride)
-                        for pixel in range(tile.pixels)
-                        if 0 <= column - pixel * stride < width
-                    ]
+                for column in range(tile.place.run.high):
+                    under = tile.under(column)
                     if not under:
                         continue
                     value = e.bind(load(tile.x, start + (column * depth + offset), n))
@@ -372,8 +374,7 @@ class FloatDepthwise(_FloatConvolution):
 
 
 def _is_flat(kernel: Kernel) -> bool:
-    plain = not any(kernel.pads) and not any(kernel.margin)
-    return kernel.window == (1, 1) and kernel.stride == (1, 1) and plain
+    return kernel.window == (1, 1) and kernel.stride == (1, 1) and not any(kernel.pads)
 
 
 def _line(kernel: Kernel) -> int:

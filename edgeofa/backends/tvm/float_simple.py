@@ -10,7 +10,6 @@ from typing import Any
 from tvm import tirx
 
 from edgeofa.backends.tvm.emit import Buffer, Emitter, Expr, larger, load, smaller, splat_float
-from edgeofa.backends.tvm.float_conv import write_frame
 from edgeofa.backends.tvm.float_finish import activate
 from edgeofa.backends.tvm.kernels import Kernel
 from edgeofa.backends.tvm.machine import Machine
@@ -22,6 +21,7 @@ class _FloatSimple(Template):
     """An operator with one obvious way to be computed: no knobs, no constants."""
 
     kinds: tuple[str, ...]
+    reads_beyond = False
 
     def accepts(self, kernel: Kernel, machine: Machine) -> bool:  # noqa: ARG002 - any machine
         return kernel.dtype == "float32" and kernel.kind in self.kinds and kernel.residual is None
@@ -36,7 +36,12 @@ class _FloatSimple(Template):
         return ()
 
     def function(
-        self, kernel: Kernel, machine: Machine, config: Config, statics: tuple[int, ...], name: str
+        self,
+        kernel: Kernel,
+        machine: Machine,
+        config: Config,
+        statics: tuple[int, ...],
+        name: str,  # noqa: ARG002
     ) -> Any:
         e = Emitter()
         x = e.parameter("x", prod(kernel.input), "float32")
@@ -193,7 +198,25 @@ class FloatPad(_FloatSimple):
         other: Buffer | None,  # noqa: ARG002 - the contract
         y: Buffer,
     ) -> None:
-        write_frame(e, kernel, y, machine, x)
+        top, bottom, left, right = kernel.pads
+        height, width, channels = kernel.input
+        line, inner = kernel.output[1] * channels, width * channels
+        lanes = machine.lanes(4)
+
+        def fill(start: int | Expr, count: int) -> None:
+            e.sweep(count, lanes, lambda at, n: e.store(y, start + at, splat_float(0.0, n), n))
+
+        def copy(start: Expr, to: Expr) -> None:
+            e.sweep(inner, lanes, lambda at, n: e.store(y, to + at, load(x, start + at, n), n))
+
+        fill(0, top * line + left * channels)
+        with e.loop(height) as row:
+            to = e.value((row + top) * line + left * channels)
+            copy(e.value(row * inner), to)
+            if left + right:
+                with e.when(row < height - 1):
+                    fill(to + inner, (left + right) * channels)
+        fill((height + top - 1) * line + left * channels + inner, right * channels + bottom * line)
 
 
 class FloatSoftmax(_FloatSimple):

@@ -11,8 +11,6 @@ from edgeofa.errors import UnsupportedOperator
 from edgeofa.graph.ir import Graph, Op, Quantization
 from edgeofa.graph.ops import Shape, window_size
 
-#: a tensor of so many first-level caches is not worth copying
-_FRAMED_CACHES = 2
 _FUSES_SUM = frozenset({"conv2d", "depthwise_conv2d", "fully_connected"})
 
 
@@ -39,32 +37,7 @@ def fuse(graph: Graph, machine: Machine) -> tuple[Call, ...]:
         template_for(call.kernel, machine)
         made[call.output] = len(calls)
         calls.append(call)
-    return _framed(graph, calls, made, readers, machine)
-
-
-def _framed(
-    graph: Graph,
-    calls: list[Call],
-    made: dict[int, int],
-    readers: dict[int, int],
-    machine: Machine,
-) -> tuple[Call, ...]:
-    """Large tensors are written where their padding will be around them, and not copied there."""
-    found = list(calls)
-    for number, call in enumerate(found):
-        before = made.get(call.inputs[0])
-        if before is None or not any(call.kernel.pads) or readers[call.inputs[0]] != 1:
-            continue
-        maker = found[before]
-        if graph.tensors[call.inputs[0]].nbytes < _FRAMED_CACHES * machine.l1_bytes:
-            continue
-        if maker.residual is None and all(
-            template_for(c.kernel, machine).frames for c in (maker, call)
-        ):
-            margin = replace(maker.kernel, margin=call.kernel.pads)
-            found[before] = replace(maker, kernel=margin)
-            found[number] = replace(call, kernel=replace(call.kernel, framed=True))
-    return tuple(found)
+    return tuple(calls)
 
 
 def _joined(
@@ -104,7 +77,8 @@ def _joined(
 
 
 def _call(graph: Graph, op: Op) -> Call:
-    inputs, other = op.inputs, "none"
+    inputs: tuple[int, ...] = op.inputs
+    other: Other = "none"
     if len(inputs) == 2:
         inputs, other = _operands(graph, op)
     shape, out = (_image(graph.shape(number)) for number in (inputs[0], op.output))

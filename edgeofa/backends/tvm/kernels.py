@@ -20,9 +20,7 @@ class Kernel:
 
     A fully connected layer is a convolution of a 1x1 image. ``residual`` is the activation of a sum
     with another tensor of the output's shape that is fused behind the operator, None without one.
-    ``other`` is the form of a sum's or product's second operand. ``margin``: pixels that are left
-    free around the output, for the padding of the one operator that reads it; that one is
-    ``framed``: its input has the padding around it already, and only has to be filled.
+    ``other`` is the form of a sum's or product's second operand.
     """
 
     kind: OpKind
@@ -35,30 +33,6 @@ class Kernel:
     activation: Activation = "none"
     residual: Activation | None = None
     other: Other = "none"
-    margin: Pads = (0, 0, 0, 0)
-    framed: bool = False
-
-    @property
-    def frame(self) -> Pair:
-        """Height and width of the input with its padding around it."""
-        top, bottom, left, right = self.pads
-        return self.input[0] + top + bottom, self.input[1] + left + right
-
-    @property
-    def output_frame(self) -> Pair:
-        """Height and width of the output with its margin."""
-        top, bottom, left, right = self.margin
-        return self.output[0] + top + bottom, self.output[1] + left + right
-
-    @property
-    def output_elements(self) -> int:
-        """Elements of the output in memory, margin included."""
-        return prod(self.output_frame) * self.output[2]
-
-    @property
-    def input_elements(self) -> int:
-        """Elements of the (first) input in memory, its padding included where it is framed."""
-        return prod(self.frame) * self.input[2] if self.framed else prod(self.input)
 
     @property
     def key(self) -> str:
@@ -78,18 +52,13 @@ class Kernel:
             parts.append(self.activation)
         if self.residual is not None:
             parts.append(f"add-{self.residual}")
-        if any(self.margin):
-            parts.append("m" + size(self.margin))
-        if self.framed:
-            parts.append("framed")
         if self.other != "none":
             parts.append(f"by-{self.other}")
         return " ".join(parts)
 
     @property
     def plain(self) -> Kernel:
-        """The kernel without its fused sum, which costs the same with any schedule: what is tuned.
-        A margin stays, because it decides whether an image is walked over row by row."""
+        """What is tuned: the kernel without its fused sum, which costs the same with any schedule."""
         return replace(self, residual=None)
 
     @property

@@ -12,7 +12,7 @@ from edgeofa.backends.tvm.installed import require_tvm
 from edgeofa.backends.tvm.interface import Interface
 from edgeofa.backends.tvm.interface import Tensor as Described
 from edgeofa.backends.tvm.machine import Machine
-from edgeofa.backends.tvm.program import ALIGNMENT_BYTES, Function, Program
+from edgeofa.backends.tvm.program import ALIGNMENT_BYTES, Function, Program, Step
 from edgeofa.errors import SetupError
 from edgeofa.graph.ir import Tensor
 
@@ -37,8 +37,6 @@ EXPORTED const char {symbol}[] = {text};
 
 {declarations}
 
-{arguments}
-
 /* An argument is a DLTensor, or a tensor object, whose DLTensor is behind its head. */
 static char *memory(const TVMFFIAny *argument) {{
   const DLTensor *tensor = argument->v_ptr;
@@ -58,9 +56,12 @@ EXPORTED int __tvm_ffi_main(void *self, const TVMFFIAny *given, int32_t count, T
     TVMFFIErrorSetRaisedFromCStr("TypeError", "main takes two tensors: input and output");
     return -1;
   }}
-  memcpy(arena + {input_offset}, input, {input_bytes});
+  /* Kernels want whole cache lines. */
+  char *source = {takes_input} && !((size_t)input % {alignment}) ? input : arena + {input_offset};
+  char *sink = {gives_output} && !((size_t)output % {alignment}) ? output : arena + {output_offset};
+  if (source != input) memcpy(source, input, {input_bytes});
 {calls}
-  memcpy(output, arena + {output_offset}, {output_bytes});
+  if (sink != output) memcpy(output, sink, {output_bytes});
   return 0;
 }}
 """
@@ -132,10 +133,19 @@ def _headers() -> Path:
 
 
 def _entry(program: Program) -> str:
-    def place(argument: int) -> str:
-        if argument < 0:
-            return f"AT(arena + {-1 - argument})"
-        return f"AT(edgeofa_weights + {argument})"
+    places = {"constants": "edgeofa_weights + ", "arena": "arena + "}
+    ends = {"input": "source", "output": "sink"}
+
+    def call(step: Step) -> str:
+        memories = {argument.memory for argument in step.arguments}
+        storage = "" if memories & ends.keys() else "static "
+        values = ", ".join(
+            f"AT({ends.get(a.memory) or places[a.memory] + str(a.offset)})" for a in step.arguments
+        )
+        return (
+            f"  {{{storage}const TVMFFIAny with[] = {{{values}}};\n"
+            f"    CALL({step.function}, with, {len(step.arguments)})}}"
+        )
 
     interface = Interface(
         (_described(program.input),), (_described(program.output),), len(program.steps)
@@ -150,14 +160,9 @@ def _entry(program: Program) -> str:
             f"int __tvm_ffi_{f.name}(void *, const TVMFFIAny *, int32_t, TVMFFIAny *);"
             for f in program.functions
         ),
-        arguments="\n".join(
-            f"static const TVMFFIAny step{n}[] = {{{', '.join(map(place, step.arguments))}}};"
-            for n, step in enumerate(program.steps)
-        ),
-        calls="\n".join(
-            f"  CALL({step.function}, step{n}, {len(step.arguments)})"
-            for n, step in enumerate(program.steps)
-        ),
+        calls="\n".join(map(call, program.steps)),
+        takes_input=int(program.takes_input),
+        gives_output=int(program.gives_output),
         input_offset=program.input_offset,
         input_bytes=program.input.nbytes,
         output_offset=program.output_offset,

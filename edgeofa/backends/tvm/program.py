@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from math import prod
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -38,23 +39,34 @@ class Function:
 
 
 @dataclass(frozen=True)
-class Step:
-    """One call: the function's number, and where its arguments lie.
+class Argument:
+    """Where an argument lies: in the constants or in the arena, so many bytes from its start; or
+    it is the input or the output of the whole, which have their ``offset`` in the arena too."""
 
-    ``arguments`` are in the function's order; each is an offset into the constants or, negative
-    ones as ``-1 - offset``, into the arena.
-    """
+    memory: Literal["constants", "arena", "input", "output"]
+    offset: int
+
+
+@dataclass(frozen=True)
+class Step:
+    """One call: the function's number, and its arguments in the function's order."""
 
     function: int
-    arguments: tuple[int, ...]
+    arguments: tuple[Argument, ...]
 
 
 @dataclass(frozen=True, eq=False)
 class Program:
-    """Everything that a library is made of. Offsets and sizes in bytes."""
+    """Everything that a library is made of. Offsets and sizes in bytes.
+
+    ``takes_input``: the kernels may read the caller's input where it is; ``gives_output``: and
+    write its output, instead of the arena at these offsets.
+    """
 
     input: Tensor
     output: Tensor
+    takes_input: bool
+    gives_output: bool
     functions: tuple[Function, ...]
     steps: tuple[Step, ...]
     constants: bytes
@@ -86,6 +98,11 @@ class Arrangement:
     scratch_offsets: tuple[int, ...]
     scratch_bytes: tuple[int, ...]
     arena_bytes: int
+
+    def argument(self, number: int) -> Argument:
+        """Where a tensor lies."""
+        ends: dict[int, Literal["input", "output"]] = {self.input: "input", self.output: "output"}
+        return Argument(ends.get(number, "arena"), self.offsets[number])
 
     def constants(self, number: int) -> Sequence[Array]:
         """Weights and the like of a call, as its function reads them."""
@@ -125,7 +142,7 @@ def arrange_calls(
         for call, config in zip(calls, configs, strict=True)
     )
     sizes = {ends[0]: tensors[0].nbytes}
-    sizes |= {c.output: _WIDTHS[c.kernel.dtype] * c.kernel.output_elements for c in calls}
+    sizes |= {c.output: _WIDTHS[c.kernel.dtype] * prod(c.kernel.output) for c in calls}
     # buffers are whole cache lines; what was fused away takes none
     used = sorted({ends[0], *(n for c in calls for n in (*c.inputs, c.output))})
     place = {number: n for n, number in enumerate(used)}
@@ -170,18 +187,24 @@ def make_program(plan: Arrangement) -> Program:
             name = f"kernel{len(functions)}"
             code = template.function(call.kernel, plan.machine, config, statics, name)
             functions[identity] = Function(len(functions), name, call.kernel, config, code)
-        arguments = [_in_arena(plan.offsets[n]) for n in call.inputs]
+        arguments = [plan.argument(n) for n in call.inputs]
         for array in plan.constants(number):
-            arguments.append(len(constants))
+            arguments.append(Argument("constants", len(constants)))
             constants += np.ascontiguousarray(array).tobytes()
             constants += bytes(-len(constants) % ALIGNMENT_BYTES + ALIGNMENT_BYTES)
         if plan.scratch_bytes[number]:
-            arguments.append(_in_arena(plan.scratch_offsets[number]))
-        arguments.append(_in_arena(plan.offsets[call.output]))
+            arguments.append(Argument("arena", plan.scratch_offsets[number]))
+        arguments.append(plan.argument(call.output))
         steps.append(Step(functions[identity].number, tuple(arguments)))
     return Program(
         input=plan.source,
         output=plan.sink,
+        takes_input=not any(
+            template_for(c.kernel, plan.machine).reads_beyond
+            for c in plan.calls
+            if plan.input in c.inputs
+        ),
+        gives_output=not any(plan.output in c.inputs for c in plan.calls),
         functions=tuple(functions.values()),
         steps=tuple(steps),
         constants=bytes(constants),
@@ -189,10 +212,6 @@ def make_program(plan: Arrangement) -> Program:
         input_offset=plan.offsets[plan.input],
         output_offset=plan.offsets[plan.output],
     )
-
-
-def _in_arena(offset: int) -> int:
-    return -1 - offset
 
 
 def _padded(size: int) -> int:

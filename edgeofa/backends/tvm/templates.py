@@ -52,11 +52,11 @@ class Template(ABC):
 
     The function that it writes takes pointers: the inputs, then :meth:`constants`, then scratch
     memory where :meth:`scratch_bytes` is not 0, then the output. All are aligned to 64 bytes, and
-    at least 64 bytes beyond each of them can be read.
+    at least 64 bytes beyond each of them can be read where it ``reads_beyond``.
     """
 
-    #: it writes outputs with a margin, and takes inputs that are framed
-    frames: bool = False
+    #: it may read up to 64 bytes beyond an input's end
+    reads_beyond: bool = True
 
     @abstractmethod
     def accepts(self, kernel: Kernel, machine: Machine) -> bool:
