@@ -15,6 +15,7 @@ from edgeofa.deployment import load_deployment
 from edgeofa.errors import FileFormatError, MissingMaterial, UsageError
 from edgeofa.paths import data_dir
 from edgeofa.spaces import load_space
+from edgeofa.targets import load_target
 from edgeofa.training.labelled import load_labelled
 
 EDGEOFA = Path(sys.executable).parent / "edgeofa"
@@ -46,11 +47,18 @@ def test_a_trained_subnet_on_the_emulated_board(tmp_path: Path) -> None:
     assert json.loads(done.stdout) == record.model_dump(mode="json")
     assert record.verdict == "met"
     assert (record.evidence, record.weights) == ("modelled", "trained")
-    assert record.measured_ms > 0.8 * 2, "the budget is not used"
-    assert record.predicted_ms == pytest.approx(record.measured_ms, rel=0.05)
+    assert record.choice is not None
+    tried = {c.backend: c.measured_ms for c in record.candidates}
+    assert set(tried) == set(load_target("rpi4").backends)
+    # the table that planned is one back end's; the fastest of all is kept
+    planned = next(ms for name, ms in tried.items() if f"-{name}-" in record.choice.table)
+    assert planned is not None
+    assert planned > 0.8 * 2, "the budget is not used"
+    assert record.predicted_ms == pytest.approx(planned, rel=0.05)
+    assert record.measured_ms == min(ms for ms in tried.values() if ms is not None)
     assert record.output_error.sqnr_db is not None
     assert record.output_error.sqnr_db > 20
-    assert all(c.measured_ms is not None for c in record.candidates)
+    assert None not in (tried["litert"], tried["onnxruntime"])
     assert record.accuracy.predicted is not None
     assert record.accuracy.predicted > 0.5
     # random pictures teach nothing: the measured accuracy is honest about them
