@@ -199,21 +199,15 @@ static void fuzz_convolution(fuzz_input *in) {
   l.whole[1] = whole_one;
   l.rest[0] = rest_two;
   l.rest[1] = rest_one;
-  /* what vectors read of a row, weights beyond the last word being zero */
-#ifdef EDGEOFA_MVE
-  const int32_t reach = (l.words + 3) / 4 * 4;
-#else
-  const int32_t reach = l.words;
-#endif
   if (pointwise) {
-    l.x_words = (l.band - 1) * l.step + reach;
+    l.x_words = (l.band - 1) * l.step + l.words;
   } else {
-    const int32_t last = (g.out_width - 1) * l.step + reach;
+    const int32_t last = (g.out_width - 1) * l.step + l.words;
     l.x_words = ((l.band - 1) * g.down + g.rows - 1) * l.pitch + (last > l.pitch ? last : l.pitch);
   }
   const int32_t longest = pointwise ? l.band : g.out_height > g.out_width ? g.out_height : g.out_width;
   const int32_t scratch_words =
-      l.x_words + 2 * l.pairs * g.rows * reach + (raw ? 2 * longest : 0);
+      l.x_words + 2 * l.pairs * g.rows * l.words + (raw ? 2 * longest : 0);
 
   const int32_t inputs = g.height * g.width * g.channels;
   const int32_t outputs = g.out_height * g.out_width * g.out_channels;
@@ -244,7 +238,7 @@ static void fuzz_convolution(fuzz_input *in) {
   if (pointwise)
     edgeofa_pointwise(&l, x, got, scratch, packed, quant);
   else
-    edgeofa_convolution(&l, x, got, scratch, packed, quant);
+    edgeofa_convolution(&l, x, got, scratch, packed, quant, NULL);
   compare(pointwise ? "pointwise" : "convolution", got, wanted, outputs);
   free(x);
   free(weight);
