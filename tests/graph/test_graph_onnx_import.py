@@ -275,7 +275,16 @@ def test_other_exporters_forms_in_float32(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["swish", "hard_swish", "pools", "mean_and_dense", "channels_last_tail", "pad"]
+    "name",
+    [
+        "swish",
+        "hard_swish",
+        "pools",
+        "mean_and_dense",
+        "dense_flattens_channels_first",
+        "channels_last_tail",
+        "pad",
+    ],
 )
 def test_other_exporters_forms_quantised(name: str, tmp_path: Path) -> None:
     x = np.random.default_rng(1).standard_normal((16, 6, 6, 3)).astype(np.float32)

@@ -321,10 +321,26 @@ class Importer:
     ) -> Stream:
         """``scale * stream + offset`` per channel, inside the producer where that is possible."""
         if self.int8:
-            raise self.unsupported(node, "a constant operand in a quantised network")
+            if not isinstance(scale, float) or scale != 1.0:
+                raise self.unsupported(node, "a constant factor in a quantised network")
+            return self._offset(node, stream, np.asarray(offset))
         if self.fused(stream, _WEIGHTED) is not None:
             return replace(stream, value=self.builder.scale_producer(stream.value, scale, offset))
         return Stream(self.builder.affine(stream.value, node.place, scale, offset), stream.order)
+
+    def _offset(self, node: Node, stream: Stream, offset: Array) -> Stream:
+        """``stream + offset`` per channel, as a part of the bias before it."""
+        op = self.fused(stream, _WEIGHTED)
+        if op is None or op.weight_scale is None:
+            raise self.unsupported(node, "a constant summand, and no weights before it to take it")
+        weight, bias = op.linear
+        steps = self.stored[op.inputs[0]].scale * op.weight_scale.astype(np.float64)
+        whole = bias + np.rint(np.broadcast_to(offset, bias.shape) / steps)
+        if np.abs(whole).max(initial=0) >= 1 << 31:
+            raise self.unsupported(node, "a bias that does not fit 32 bits")
+        self.builder.amend(stream.value, replace(op, weight=weight, bias=whole.astype(np.int32)))
+        self._replaceable.add(stream.value.tensor)
+        return stream
 
     def quantised(self, node: Node, stream: Stream, q: Quantization) -> Stream:
         """``stream`` as stored numbers of that quantisation."""
