@@ -173,18 +173,26 @@ class _Writer:
         e, isa, tile = self.e, self.isa, self.tile
         vectors = isa.sums * tile.blocks
         acc = [[e.local(isa.lanes, "int32") for _ in range(vectors)] for _ in bases]
-        for row in acc:
-            for sums in row:
-                e.store(sums, 0, splat(0, isa.lanes), isa.lanes)
+        peeled = isa.starts_with_products
+        if not peeled:
+            for row in acc:
+                for sums in row:
+                    e.store(sums, 0, splat(0, isa.lanes), isa.lanes)
         start = e.bind(group * self.per_group, "wg")
         whole, tails = isa.chunks(tile.depth)
         step = tile.blocks * tile.block * isa.chunk
-        if whole:
-            with e.loop(whole, "k") as k:
-                self._chunk(source, acc, bases, k * isa.chunk, start + k * step, isa.chunk)
+        done = 0
+        if whole and peeled:
+            self._chunk(source, acc, bases, constant(0), start, isa.chunk, is_first=True)
+            done = 1
+        if whole > done:
+            with e.loop(whole - done, "k") as k:
+                at = start + (k + done) * step
+                self._chunk(source, acc, bases, (k + done) * isa.chunk, at, isa.chunk)
         for i, (place, _) in enumerate(tails):
             at = start + whole * step + i * tile.blocks * tile.block * isa.tail
-            self._chunk(source, acc, bases, constant(place), at, isa.tail)
+            first = peeled and not whole and i == 0
+            self._chunk(source, acc, bases, constant(place), at, isa.tail, is_first=first)
         self._finish(acc, pixel, group)
 
     def _chunk(
@@ -195,6 +203,8 @@ class _Writer:
         place: Expr,
         weights_at: Expr,
         size: int,
+        *,
+        is_first: bool = False,
     ) -> None:
         e, isa = self.e, self.isa
         stride = self.tile.block * size
@@ -204,7 +214,7 @@ class _Writer:
         for row, base in zip(acc, bases, strict=True):
             xs = isa.inputs(e, source, base + place, size)
             for j, mine in enumerate(ws):
-                isa.multiply(e, row[j * isa.sums : (j + 1) * isa.sums], xs, mine)
+                isa.multiply(e, row[j * isa.sums : (j + 1) * isa.sums], xs, mine, is_first)
 
     def _finish(self, acc: list[list[Buffer]], pixel: Expr, group: Expr) -> None:
         e, isa, tile = self.e, self.isa, self.tile
@@ -221,7 +231,7 @@ class _Writer:
             ]
             for p, row in enumerate(acc):
                 (total,) = isa.totals(e, row[j * isa.sums : (j + 1) * isa.sums])
-                value = isa.rescale(e, total + constants[0], constants[1:], self.mode)
+                value = isa.rescale(e, total + constants[0], constants[1:], self.mode, p)
                 if self.other is not None:
                     stored = self._other(places[p] + start, staged)
                     value = self.header.add_residual(value, stored)
@@ -267,27 +277,35 @@ class _Writer:
     def write_flat(self) -> None:
         """Pointwise, stride 1: pixels as they lie."""
         tile, pixels = self.tile, prod(self.kernel.output[-3:-1])
-        tiles = ceil(pixels / tile.pixels)
+        depth = self.kernel.input[-1]
 
-        def body(t: Expr, group: Expr) -> None:
-            first = self._first(t, tile.pixels, pixels)
-            self.write_tile(self.x, self._bases(first, self.kernel.input[-1]), first, group)
+        def body(first: Expr, count: int, group: Expr) -> None:
+            self.write_tile(self.x, self._bases(first, count, depth), first, group)
 
         e = self.e
         if tile.channels_outside:
-            with e.loop(tile.groups, "g") as group, e.loop(tiles, "t") as t:
-                body(t, group)
-        else:
-            with e.loop(tiles, "t") as t, e.loop(tile.groups, "g") as group:
-                body(t, group)
+            with e.loop(tile.groups, "g") as group:
+                self._tiles(pixels, lambda first, count: body(first, count, group))
+            return
 
-    def _first(self, t: Expr, count: int, extent: int) -> Expr:
-        """First pixel of a tile; the last is moved back."""
-        first = t * count
-        return self.e.bind(first if extent % count == 0 else tirx.Min(first, extent - count), "m")
+        def all_groups(first: Expr, count: int) -> None:
+            with e.loop(tile.groups, "g") as group:
+                body(first, count, group)
 
-    def _bases(self, first: Expr, stride: int, offset: Expr | int = 0) -> list[Expr]:
-        return [self.e.bind(offset + (first + p) * stride, "b") for p in range(self.tile.pixels)]
+        self._tiles(pixels, all_groups)
+
+    def _tiles(self, extent: int, body: Callable[[Expr, int], None]) -> None:
+        """``body(first pixel, pixels)`` for every tile; the last may be smaller."""
+        e, count = self.e, self.tile.pixels
+        whole, rest = divmod(extent, count)
+        if whole:
+            with e.loop(whole, "t") as t:
+                body(e.bind(t * count, "m"), count)
+        if rest:
+            body(constant(whole * count), rest)
+
+    def _bases(self, first: Expr, count: int, stride: int, offset: Expr | int = 0) -> list[Expr]:
+        return [self.e.bind(offset + (first + p) * stride, "b") for p in range(count)]
 
     def write_strided(self) -> None:
         """Pointwise with a stride: pixels of every so many rows and columns."""
@@ -295,18 +313,15 @@ class _Writer:
         channels, width_in = kernel.input[-1], kernel.input[-2]
         width = kernel.output[-2]
 
-        def body(oy: Expr, t: Expr, group: Expr) -> None:
-            first = self._first(t, tile.pixels, width)
-            offset = oy * (kernel.stride[0] * width_in * channels)
-            bases = self._bases(first, kernel.stride[1] * channels, offset)
-            self.write_tile(self.x, bases, oy * width + first, group)
+        with e.loop(kernel.output[-3], "oy") as oy:
+            offset = e.bind(oy * (kernel.stride[0] * width_in * channels), "row")
 
-        with (
-            e.loop(kernel.output[-3], "oy") as oy,
-            e.loop(ceil(width / tile.pixels), "t") as t,
-            e.loop(tile.groups, "g") as group,
-        ):
-            body(oy, t, group)
+            def body(first: Expr, count: int) -> None:
+                bases = self._bases(first, count, kernel.stride[1] * channels, offset)
+                with e.loop(tile.groups, "g") as group:
+                    self.write_tile(self.x, bases, oy * width + first, group)
+
+            self._tiles(width, body)
 
     def write_gathered(self) -> None:
         """Any window: its pixels are copied beside each other, a tile at a time."""
@@ -320,19 +335,20 @@ class _Writer:
         with e.loop(kernel.output[-3], "oy") as oy:
             advance(e, band, kernel, self.x, padding, oy)
             rows = [band.row(e, oy * kernel.stride[0] + ky) for ky in range(kernel.window[0])]
-            with e.loop(ceil(width / tile.pixels), "t") as t:
-                first = self._first(t, tile.pixels, width)
-                for p in range(tile.pixels):
+
+            def body(first: Expr, count: int) -> None:
+                for p in range(count):
                     column = (first + p) * (kernel.stride[1] * channels)
                     for ky, row in enumerate(rows):
                         source, to = row + column, patch + p * stride + ky * span
                         # what is copied too much is overwritten, or multiplied with zero
                         for i in range(0, span, _COPY):
-                            value = load(scratch, source + i, _COPY)
-                            e.store(scratch, to + i, value, _COPY)
+                            e.store(scratch, to + i, load(scratch, source + i, _COPY), _COPY)
+                bases = [constant(patch + p * stride) for p in range(count)]
                 with e.loop(tile.groups, "g") as group:
-                    bases = [constant(patch + p * stride) for p in range(tile.pixels)]
                     self.write_tile(scratch, bases, oy * width + first, group)
+
+            self._tiles(width, body)
 
 
 def build(

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, prod
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -209,7 +210,7 @@ class VnniChannels(Channels):
             second = e.bind(_unpacked(rows[2], rows[3], size, 16, is_high), "u")
             pairs = [tirx.reinterpret(f"int16x{size // 2}", v) for v in (first, second)]
             for upper in (False, True):
-                words = _unpacked(*pairs, size // 2, 8, upper)
+                words = _unpacked(pairs[0], pairs[1], size // 2, 8, upper)
                 out.append(e.bind(tirx.reinterpret(f"int8x{size}", words), "u"))
         return out
 
@@ -342,7 +343,7 @@ def scratch_bytes(kernel: Kernel, isa: Isa) -> int:
     return band_bytes(kernel, pixel_bytes(kernel, isa)) if is_copied(kernel, isa) else 0
 
 
-def _block(values: NDArray[np.generic], run: Run, number: int) -> NDArray[np.generic]:
+def _block(values: NDArray[Any], run: Run, number: int) -> NDArray[Any]:
     """A block's part of an array whose last axis is channels, zeros beyond the last one."""
     size = run.channels.size
     start = run.start + number * size
@@ -459,14 +460,12 @@ def _write_row(
         ]
         for i in range(arrays)
     ]
-    with e.loop(ceil(width / pixels), "t") as t:
-        ox = t * pixels if width % pixels == 0 else tirx.Min(t * pixels, constant(width - pixels))
-        ox = e.bind(ox, "ox")
+
+    def tile(ox: Expr, count: int) -> None:
         offset = ox * (kernel.stride[1] * bytes_of_pixel) + first_channel
-        view = Window(
-            buffer, [e.bind(row + offset, "row") for row in rows], bytes_of_pixel, kernel, pixels
-        )
-        acc = [[e.local(isa.lanes, "int32") for _ in range(block.vectors)] for _ in range(pixels)]
+        starts = [e.bind(row + offset, "row") for row in rows]
+        view = Window(buffer, starts, bytes_of_pixel, kernel, count)
+        acc = [[e.local(isa.lanes, "int32") for _ in range(block.vectors)] for _ in range(count)]
         for row in acc:
             for q, sums in enumerate(row):
                 e.store(sums, 0, numbers[0][q], isa.lanes)
@@ -479,14 +478,21 @@ def _write_row(
             for row in acc
         ]
         places = [
-            e.bind((first_pixel + ox + p) * channels + first_channel, "o") for p in range(pixels)
+            e.bind((first_pixel + ox + p) * channels + first_channel, "o") for p in range(count)
         ]
         if channels >= block.size:
             block.finish(e, y, places, results, limits)
-        else:
-            stage = e.local(pixels * block.size, "int8", "stage")
-            inside = [constant(p * block.size) for p in range(pixels)]
-            block.finish(e, stage, inside, results, limits)
-            for p, place in enumerate(places):
-                for i in range(channels):
-                    e.store(y, place + i, load(stage, p * block.size + i))
+            return
+        stage = e.local(count * block.size, "int8", "stage")
+        inside = [constant(p * block.size) for p in range(count)]
+        block.finish(e, stage, inside, results, limits)
+        for p, place in enumerate(places):
+            for i in range(channels):
+                e.store(y, place + i, load(stage, p * block.size + i))
+
+    whole, rest = divmod(width, pixels)
+    if whole:
+        with e.loop(whole, "t") as t:
+            tile(e.bind(t * pixels, "ox"), pixels)
+    if rest:
+        tile(constant(whole * pixels), rest)

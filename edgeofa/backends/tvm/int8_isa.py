@@ -47,6 +47,8 @@ class Isa(ABC):
     sums: int
     chunk: int
     tail: int
+    #: the first products become the sums, which need not be cleared then
+    starts_with_products: bool = False
     #: what is added to stored inputs before they are multiplied (unsigned dot products)
     input_offset: int = 0
 
@@ -80,8 +82,14 @@ class Isa(ABC):
         """One pixel's inputs of a chunk or tail."""
 
     @abstractmethod
-    def multiply(self, e: Emitter, acc: Sequence[Buffer], xs: list[Expr], ws: list[Expr]) -> None:
-        """Add the products of a chunk or tail to the sums of one pixel and block."""
+    def multiply(
+        self, e: Emitter, acc: Sequence[Buffer], xs: list[Expr], ws: list[Expr], is_first: bool
+    ) -> None:
+        """Add the products of a chunk or tail to the sums of one pixel and block.
+
+        Args:
+            is_first: the products become the sums, where ``starts_with_products``.
+        """
 
     @abstractmethod
     def totals(self, e: Emitter, acc: Sequence[Buffer]) -> list[Expr]:
@@ -94,8 +102,15 @@ class Isa(ABC):
         """What :meth:`rescale` reads, one array for each of its vectors."""
 
     @abstractmethod
-    def rescale(self, e: Emitter, x: Expr, constants: Sequence[Expr], mode: Mode) -> Expr:
-        """MultiplyByQuantizedMultiplier with its two roundings, lane by lane."""
+    def rescale(
+        self, e: Emitter, x: Expr, constants: Sequence[Expr], mode: Mode, turn: int = 0
+    ) -> Expr:
+        """MultiplyByQuantizedMultiplier with its two roundings, lane by lane.
+
+        Args:
+            turn: counts the vectors of a tile: where two ways cost different units of the core,
+                they take turns.
+        """
 
     @abstractmethod
     def finish(
@@ -128,6 +143,7 @@ class Neon(Isa):
     int16 (two products of int8 and [-127, 127] fit), ``sadalp`` into int32."""
 
     lanes, block, sums, chunk, tail = 4, 4, 4, 16, 8
+    starts_with_products = True
 
     def pack_chunk(self, weight: NDArray[np.int8]) -> NDArray[np.int8]:
         return weight.reshape(-1)
@@ -138,12 +154,14 @@ class Neon(Isa):
     def inputs(self, e: Emitter, x: Buffer, index: Expr, size: int) -> list[Expr]:
         return [e.bind(load(x, index + 8 * i, 8), "x") for i in range(size // 8)]
 
-    def multiply(self, e: Emitter, acc: Sequence[Buffer], xs: list[Expr], ws: list[Expr]) -> None:
+    def multiply(
+        self, e: Emitter, acc: Sequence[Buffer], xs: list[Expr], ws: list[Expr], is_first: bool
+    ) -> None:
         for channel, sums in enumerate(acc):
             mine = ws[channel * len(xs) : (channel + 1) * len(xs)]
             product = self.products(e, xs, mine)
             pairs = instruction("int32x4", "llvm.aarch64.neon.saddlp.v4i32.v8i16", product)
-            e.store(sums, 0, load(sums, 0, 4) + pairs, 4)
+            e.store(sums, 0, pairs if is_first else load(sums, 0, 4) + pairs, 4)
 
     def products(self, e: Emitter, xs: Sequence[Expr], ws: Sequence[Expr]) -> Expr:
         """Sum of up to two products, int16."""
@@ -171,11 +189,15 @@ class Neon(Isa):
         return [e.bind(value, "x") for value in out]
 
     def constants(self, multiplier: Ints, shift: Ints, mode: Mode) -> list[Ints]:
-        if mode != "any":
+        if mode == "right":
+            return [multiplier, shift, np.int64(1) << (31 + np.minimum(shift, 0))]
+        if mode == "down":
             return [multiplier, shift]
         return [multiplier, np.minimum(shift, 0), np.maximum(shift, 0)]
 
-    def rescale(self, e: Emitter, x: Expr, constants: Sequence[Expr], mode: Mode) -> Expr:
+    def rescale(
+        self, e: Emitter, x: Expr, constants: Sequence[Expr], mode: Mode, turn: int = 0
+    ) -> Expr:
         multiplier, right = constants[:2]
         if mode == "any":
             x = tirx.shift_left(x, constants[2])
@@ -184,7 +206,11 @@ class Neon(Isa):
         # ties away from zero: one less where the number is negative and will be shifted
         sign = high if mode == "right" else tirx.bitwise_and(high, right)
         nudged = high + tirx.shift_right(sign, splat(31, 4))
-        return e.bind(instruction("int32x4", "llvm.aarch64.neon.srshl.v4i32", nudged, right), "r")
+        name, by = "llvm.aarch64.neon.srshl.v4i32", right
+        if mode == "right" and turn % 2:
+            # a multiplication with a power of two rounds in the same way, in the other pipe
+            name, by = "llvm.aarch64.neon.sqrdmulh.v4i32", constants[2]
+        return e.bind(instruction("int32x4", name, nudged, by), "r")
 
     def finish(
         self,
@@ -241,6 +267,7 @@ class NeonDot(Neon):
     """aarch64 with ``sdot``: four products of each of four channels at once."""
 
     sums, chunk, tail = 1, 16, 4
+    starts_with_products = False
 
     def pack_chunk(self, weight: NDArray[np.int8]) -> NDArray[np.int8]:
         return weight.reshape(4, -1, 4).transpose(1, 0, 2).reshape(-1)
@@ -254,7 +281,14 @@ class NeonDot(Neon):
         lanes = [words] if size == 4 else [tirx.Shuffle([words], [i]) for i in range(size // 4)]
         return [bits("int8x16", tirx.Broadcast(lane, 4)) for lane in lanes]
 
-    def multiply(self, e: Emitter, acc: Sequence[Buffer], xs: list[Expr], ws: list[Expr]) -> None:
+    def multiply(
+        self,
+        e: Emitter,
+        acc: Sequence[Buffer],
+        xs: list[Expr],
+        ws: list[Expr],
+        is_first: bool,  # noqa: ARG002 - the sums are clear
+    ) -> None:
         for x, w in zip(xs, ws, strict=True):
             name = "llvm.aarch64.neon.sdot.v4i32.v16i8"
             e.store(acc[0], 0, instruction("int32x4", name, load(acc[0], 0, 4), w, x), 4)
@@ -281,7 +315,14 @@ class X86(Isa):
         arrays = [multiplier, right, half]
         return arrays if mode != "any" else [*arrays, np.maximum(shift, 0)]
 
-    def rescale(self, e: Emitter, x: Expr, constants: Sequence[Expr], mode: Mode) -> Expr:
+    def rescale(
+        self,
+        e: Emitter,
+        x: Expr,
+        constants: Sequence[Expr],
+        mode: Mode,
+        turn: int = 0,  # noqa: ARG002 - one way is the best
+    ) -> Expr:
         multiplier, right, half = constants[:3]
         lanes = self.lanes
         if mode == "any":
@@ -346,7 +387,14 @@ class Vnni(X86):
         x = bits(f"int8x{4 * self.lanes}", tirx.bitwise_xor(word, flip))
         return [e.bind(x, "x")]
 
-    def multiply(self, e: Emitter, acc: Sequence[Buffer], xs: list[Expr], ws: list[Expr]) -> None:
+    def multiply(
+        self,
+        e: Emitter,
+        acc: Sequence[Buffer],
+        xs: list[Expr],
+        ws: list[Expr],
+        is_first: bool,  # noqa: ARG002 - the sums are clear
+    ) -> None:
         e.store(acc[0], 0, self.dot(load(acc[0], 0, self.lanes), xs[0], ws[0]), self.lanes)
 
     def dot(self, total: Expr, x: Expr, w: Expr) -> Expr:
@@ -372,7 +420,14 @@ class Madd(X86):
         pair = splat(bits("int16", load(x, index, size)), self.lanes)
         return [e.bind(convert(f"int16x{count}", bits(f"int8x{count}", pair)), "x")]
 
-    def multiply(self, e: Emitter, acc: Sequence[Buffer], xs: list[Expr], ws: list[Expr]) -> None:
+    def multiply(
+        self,
+        e: Emitter,
+        acc: Sequence[Buffer],
+        xs: list[Expr],
+        ws: list[Expr],
+        is_first: bool,  # noqa: ARG002 - the sums are clear
+    ) -> None:
         total = load(acc[0], 0, self.lanes) + self.pairs(xs[0], ws[0])
         e.store(acc[0], 0, total, self.lanes)
 

@@ -119,8 +119,11 @@ class Depthwise(_Linear):
     def knobs(self, kernel: Kernel, machine: Machine) -> Knobs:  # noqa: ARG002
         return {"pixels": (1, 2, 3, 4, 5, 6, 7, 8)}
 
-    def default(self, kernel: Kernel, machine: Machine) -> Config:  # noqa: ARG002
-        return {"pixels": 2 if machine.registers == 16 else 4}
+    def default(self, kernel: Kernel, machine: Machine) -> Config:
+        most = 2 if machine.registers == 16 else 4
+        width = kernel.output[-2]
+        # even tiles: a narrow rest would be code of its own
+        return {"pixels": next((p for p in (most, most + 1, most - 1) if width % p == 0), most)}
 
     def function(
         self, kernel: Kernel, machine: Machine, config: Config, statics: tuple[int, ...], name: str
