@@ -62,6 +62,7 @@ def _register() -> None:
         target,
         test,
         train,
+        tune,
     )
 
     app.command()(profile.profile)
@@ -78,6 +79,7 @@ def _register() -> None:
     app.add_typer(target.app, name="target")
     app.add_typer(space.app, name="space")
     app.add_typer(device.app, name="device")
+    app.command()(tune.tune)
     app.command()(flash.flash)
     app.command()(monitor.monitor)
     app.command()(setup.setup)

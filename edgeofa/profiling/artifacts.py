@@ -45,13 +45,19 @@ def build_subnet(
     return _compile(backend, graph, precision, seed, folder / f"subnet-{name}")
 
 
+def in_precision(graph: Graph, precision: DType, seed: int) -> Graph:
+    """A float32 graph with random weights as one of ``precision``."""
+    if precision == "float32":
+        return graph
+    # inside a network a block's input is the sum of projections, about normal; the values set
+    # scales and zero points only, and no kernel's time depends on them
+    shape = graph.input_tensor.shape
+    image = np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
+    return quantize_with(graph, [image])
+
+
 def _compile(backend: Backend, graph: Graph, precision: DType, seed: int, path: Path) -> Artifact:
-    if precision == "int8":
-        # inside a network a block's input is the sum of projections, about normal; the values set
-        # scales and zero points only, and no kernel's time depends on them
-        shape = graph.input_tensor.shape
-        image = np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
-        graph = quantize_with(graph, [image])
+    graph = in_precision(graph, precision, seed)
     return backend.compile(graph, path.with_name(path.name + backend.suffix))
 
 

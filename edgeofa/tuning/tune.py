@@ -1,0 +1,362 @@
+"""Tune kernels for a device: search within a budget, keep what is faster beyond doubt.
+
+    defaults of all kernels        pass 1: 8 candidates each      pass 2 ...        confirm, keep
+    |------- their shares --------| heaviest first, 4 at a time |----------------| |------------|
+
+Every trial is in a journal before the next batch begins. The order depends on the seed and on what
+was found, never on the clock: a budget only says how far it goes, and a run with more of it goes
+on where the last one stopped.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from math import prod
+from pathlib import Path
+
+from edgeofa.backends.tvm.backend import templates_digest
+from edgeofa.backends.tvm.machine import Machine
+from edgeofa.backends.tvm.templates import Config, Knobs, template_for
+from edgeofa.devices.base import Device, Evidence
+from edgeofa.errors import DeviceError
+from edgeofa.paths import cache_dir
+from edgeofa.tuning.build import Builders
+from edgeofa.tuning.evaluate import Candidate, Evaluator
+from edgeofa.tuning.journal import Trial, TuningJournal
+from edgeofa.tuning.records import Record, read_records, records_path, write_records
+from edgeofa.tuning.search import Frozen, freeze, propose
+from edgeofa.tuning.workload import Work
+
+#: candidates that are built and run together
+_BATCH = 32
+#: of one kernel among them
+_EACH = 8
+#: so many trials without a gain of at least _GAIN end a kernel's search
+_PATIENCE = 16
+_GAIN = 0.003
+#: a configuration is kept that saves at least this much: modelled times do not vary at all, a
+#: clock's intervals have to be apart by more
+_MARGIN_MODELLED = 0.001
+_MARGIN_CLOCKED = 0.03
+#: rounds in which a clock confirms the best of many, which was partly lucky
+_CONFIRM_ROUNDS = 15
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a tuning may take: wall time (None: no limit), and trials of one kernel."""
+
+    seconds: float | None = None
+    trials: int = 48
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """A kernel's outcome. ``share``: of the time of all kernels with their defaults. ``ratio``: of
+    the kept configuration's time to the default's, 1 where the default stays. ``failures``: what
+    became of candidates that were out."""
+
+    kernel: str
+    calls: int
+    share: float
+    default_ns: float
+    ratio: float
+    config: Config
+    trials: int
+    failures: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """A whole run. ``speedup``: of the kernels' summed time. ``finished``: nothing is left to try
+    within the limit of trials; else the same command goes on."""
+
+    machine: str
+    device: str
+    evidence: Evidence
+    file: Path
+    kernels: tuple[Tuned, ...]
+    speedup: float
+    trials: int
+    new_trials: int
+    seconds: float
+    finished: bool
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is: trials and seconds of this run, and the speed-up so far."""
+
+    kernels: int
+    pending: int
+    new_trials: int
+    seconds: float
+    speedup: float
+
+
+def tune(
+    works: Sequence[Work],
+    machine: Machine,
+    device: Device,
+    folder: Path,
+    *,
+    limits: Limits = Limits(),
+    seed: int = 0,
+    progress: Callable[[Progress], None] = lambda _: None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Tuning:
+    """Search configurations of the kernels, and write the best ones to the machine's file.
+
+    Args:
+        works: what to tune, most work first.
+        folder: of the records; other kernels' records in it stay.
+
+    Raises ``DeviceError`` when no kernel's default runs.
+    """
+    subject = {
+        "machine": machine.key,
+        "schedules": templates_digest(),
+        **device.identity(),
+    }
+    begin = clock()
+    with (
+        TuningJournal(cache_dir() / "tuning", machine.key, subject) as journal,
+        Builders() as builders,
+    ):
+        evaluator = Evaluator(machine, device, builders, seed=seed)
+        run = _Run(works, evaluator, journal, limits, seed)
+        spent = False
+        for _ in run.batches():
+            run.report(progress, clock() - begin)
+            spent = limits.seconds is not None and clock() - begin >= limits.seconds
+            if spent:
+                break
+        kept = run.verdicts()
+    path = records_path(folder, machine.key)
+    records = {**(read_records(path, machine.key) if path.is_file() else {})}
+    records |= {r.kernel: r for r in _records(kept, evaluator)}
+    write_records(path, machine.key, records.values())
+    return Tuning(
+        machine=machine.key,
+        device=device.name,
+        evidence=device.evidence,
+        file=path,
+        kernels=kept,
+        speedup=_speedup(kept),
+        trials=sum(t.trials for t in kept),
+        new_trials=run.new_trials,
+        seconds=clock() - begin,
+        finished=not spent,
+    )
+
+
+def _records(kept: Iterable[Tuned], evaluator: Evaluator) -> list[Record]:
+    return [
+        Record(
+            kernel=t.kernel,
+            config=dict(t.config),
+            ratio=round(t.ratio, 4),
+            default_ns=round(t.default_ns, 1),
+            evidence=evaluator.device.evidence,
+            trials=t.trials,
+            schedules=templates_digest(),
+        )
+        for t in kept
+    ]
+
+
+def _speedup(kept: Sequence[Tuned]) -> float:
+    before = sum(t.calls * t.default_ns for t in kept)
+    after = sum(t.calls * t.default_ns * t.ratio for t in kept)
+    return before / after if after else 1.0
+
+
+class _Run:
+    """One tuning: what is known of each kernel, and what comes next."""
+
+    def __init__(
+        self,
+        works: Sequence[Work],
+        evaluator: Evaluator,
+        journal: TuningJournal,
+        limits: Limits,
+        seed: int,
+    ):
+        machine = evaluator.machine
+        self._works = {
+            w.kernel.key: w
+            for w in works
+            if template_for(w.kernel, machine).knobs(w.kernel, machine)
+        }
+        self._evaluator = evaluator
+        self._journal = journal
+        self._limits = limits
+        self._seed = seed
+        self._trials = {key: journal.trials(key) for key in self._works}
+        self.new_trials = 0
+
+    def batches(self) -> Iterable[None]:
+        """Make one batch of trials after another until nothing is left to try."""
+        unknown = [k for k in self._works if freeze(self._default(k)) not in self._trials[k]]
+        for part in _parts(unknown, _BATCH):
+            self._make([Candidate(self._works[k].kernel, self._default(k)) for k in part])
+            yield
+        if self._works and not self._defaults_ns():
+            first = next(iter(self._trials.values()))
+            raise DeviceError(
+                f"no default runs: {next(iter(first.values())).reason}",
+                where=self._evaluator.device.name,
+                hint="edgeofa doctor",
+            )
+        heaviest = sorted(self._defaults_ns(), key=lambda k: (-self._weight(k), k))
+        pending = heaviest
+        while pending:
+            for part in _parts(pending, _BATCH // _EACH):
+                wanted = [c for k in part for c in self._next(k)]
+                if wanted:
+                    self._make(wanted)
+                    yield
+            pending = [k for k in pending if self._is_open(k)]
+
+    def _default(self, key: str) -> Config:
+        kernel, machine = self._works[key].kernel, self._evaluator.machine
+        return dict(template_for(kernel, machine).default(kernel, machine))
+
+    def _defaults_ns(self) -> dict[str, float]:
+        """What the default of each kernel costs, of those that work."""
+        found = {}
+        for key, trials in self._trials.items():
+            trial = trials.get(freeze(self._default(key)))
+            if trial is not None and trial.ns is not None:
+                found[key] = trial.ns
+        return found
+
+    def _weight(self, key: str) -> float:
+        return self._works[key].calls * self._defaults_ns()[key]
+
+    def _next(self, key: str) -> list[Candidate]:
+        """Candidates of a kernel that come next; none when its search is over."""
+        if not self._is_open(key):
+            return []
+        trials, knobs = self._trials[key], self._knobs(key)
+        kernel = self._works[key].kernel
+        count = min(_EACH, self._limits.trials - len(trials))
+        known = {config: t.ns for config, t in trials.items()}
+        configs = propose(knobs, self._default(key), known, count, f"{self._seed} {key}")
+        return [Candidate(kernel, config) for config in configs]
+
+    def _is_open(self, key: str) -> bool:
+        """There is something left to try, and hope for a gain."""
+        trials = self._trials[key]
+        size = prod(len(values) for values in self._knobs(key).values())
+        if len(trials) >= min(self._limits.trials, size):
+            return False
+        return not _stalled([t.ns for t in trials.values()])
+
+    def _knobs(self, key: str) -> Knobs:
+        kernel, machine = self._works[key].kernel, self._evaluator.machine
+        return template_for(kernel, machine).knobs(kernel, machine)
+
+    def _make(self, candidates: Sequence[Candidate]) -> None:
+        trials = self._evaluator.evaluate(candidates, self._defaults_ns())
+        self._journal.add(trials)
+        for trial in trials:
+            self._trials[trial.kernel][freeze(trial.config)] = trial
+        self.new_trials += len(trials)
+
+    def report(self, progress: Callable[[Progress], None], seconds: float) -> None:
+        defaults = self._defaults_ns()
+        before = sum(self._works[k].calls * ns for k, ns in defaults.items())
+        after = sum(self._works[k].calls * _least(self._trials[k])[0] for k in defaults)
+        pending = sum(self._is_open(k) for k in defaults)
+        speedup = before / after if after else 1.0
+        progress(Progress(len(self._works), pending, self.new_trials, seconds, speedup))
+
+    def verdicts(self) -> tuple[Tuned, ...]:
+        """The outcome of every kernel whose default is known, heaviest first."""
+        defaults = self._defaults_ns()
+        total = sum(self._weight(k) for k in defaults)
+        best = {k: self._best(k, ns) for k, ns in defaults.items()}
+        if self._evaluator.is_clocked:
+            best = self._confirmed(best)
+        return tuple(
+            Tuned(
+                kernel=key,
+                calls=self._works[key].calls,
+                share=self._weight(key) / total,
+                default_ns=defaults[key],
+                ratio=best[key][0],
+                config=best[key][1],
+                trials=len(self._trials[key]),
+                failures=_failures(self._trials[key].values()),
+            )
+            for key in sorted(defaults, key=lambda k: (-self._weight(k), k))
+        )
+
+    def _best(self, key: str, default_ns: float) -> tuple[float, Config]:
+        """Ratio to the default and configuration of what is to be kept."""
+        ns, high_ns, config = _least(self._trials[key])
+        margin = _MARGIN_CLOCKED if self._evaluator.is_clocked else _MARGIN_MODELLED
+        if high_ns > default_ns * (1 - margin):
+            return 1.0, self._default(key)
+        return ns / default_ns, config
+
+    def _confirmed(
+        self, best: Mapping[str, tuple[float, Config]]
+    ) -> dict[str, tuple[float, Config]]:
+        """What a clock says again of those that are to be kept, by themselves with the default."""
+        found = dict(best)
+        wanted = [k for k, (ratio, _) in best.items() if ratio < 1]
+        defaults = self._defaults_ns()
+        for part in _parts(wanted, _BATCH):
+            candidates = [Candidate(self._works[k].kernel, best[k][1]) for k in part]
+            trials = self._evaluator.evaluate(candidates, defaults, rounds=_CONFIRM_ROUNDS)
+            for key, trial in zip(part, trials, strict=True):
+                sure = trial.ns is not None and trial.high_ns <= defaults[key] * (
+                    1 - _MARGIN_CLOCKED
+                )
+                found[key] = (
+                    (trial.ns / defaults[key], best[key][1])
+                    if sure and trial.ns is not None
+                    else (1.0, self._default(key))
+                )
+        return found
+
+
+def _least(trials: Mapping[Frozen, Trial]) -> tuple[float, float, Config]:
+    """Cost, upper end and configuration of the cheapest trial; of equals the first."""
+    costs = [
+        (trial.high_ns, number, trial.ns, trial.config)
+        for number, trial in enumerate(trials.values())
+        if trial.ns is not None
+    ]
+    high_ns, _, ns, config = min(costs, key=lambda c: c[:2])
+    return ns, high_ns, config
+
+
+def _stalled(costs: Sequence[float | None]) -> bool:
+    """The last trials found nothing better than those before them."""
+    if len(costs) <= _PATIENCE:
+        return False
+    before = [c for c in costs[:-_PATIENCE] if c is not None]
+    lately = [c for c in costs[-_PATIENCE:] if c is not None]
+    if not before:
+        return False
+    return not lately or min(lately) > min(before) * (1 - _GAIN)
+
+
+def _failures(trials: Iterable[Trial]) -> tuple[str, ...]:
+    return tuple(
+        f"{' '.join(f'{k}={v}' for k, v in t.config.items())}: {t.reason}"
+        for t in trials
+        if t.ns is None
+    )
+
+
+def _parts(items: Sequence[str], size: int) -> Iterable[list[str]]:
+    rest = iter(items)
+    while part := list(islice(rest, size)):
+        yield part
