@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from importlib import metadata
 
 import pytest
@@ -79,6 +81,18 @@ def test_a_deployment_goes_on_with_the_others(tvm: str, tmp_path) -> None:
     assert installed.PIP_COMMAND in left.failure
     with pytest.raises(DeviceError, match="pip install apache-tvm"):
         place(network, ("tvm",), HOST, LocalDevice(), tmp_path, 1)
+
+
+def test_tables_are_judged_without_it() -> None:
+    """Whether a published table is fresh does not hang on what is installed."""
+    program = (
+        "import sys; sys.modules['tvm'] = sys.modules['tvm_ffi'] = None\n"
+        "from edgeofa.backends.tvm.backend import TvmBackend\n"
+        "from edgeofa.targets import load_target\n"
+        "print(TvmBackend().for_target(load_target('rpi4')).version())"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.startswith("0.27.0.post1+"), done.stderr
 
 
 def test_an_unknown_back_end_is_still_a_mistake() -> None:
