@@ -29,8 +29,7 @@ from edgeofa.devices.qemu_board import QemuBoardDevice
 from edgeofa.errors import DeviceError, MissingMaterial
 from edgeofa.graph.importers.tflite import import_tflite
 from edgeofa.graph.ir import Graph
-from edgeofa.graph.ops import macs, op_macs
-from edgeofa.graph.rewrites import fold_pads
+from edgeofa.graph.ops import macs
 from edgeofa.jsonio import dumps
 from edgeofa.paths import write_atomic
 from edgeofa.targets import load_target
@@ -178,16 +177,15 @@ def judge(graph: Graph, name: str, target: str, folder: Path) -> Row:
         raise DeviceError(outcome.reason, where=f"{target}, {name}")
     image = link(described, [read_network(artifact.path)], emulated=True)
     ms, error, total = outcome.samples_ns[0] / 1e6, outcome.model_error, macs(graph)
-    folded = fold_pads(graph)
     layers = tuple(
         Layer(
-            op.name,
-            op.kind,
-            count := op_macs(folded, op),
+            layer.name,
+            layer.kind,
+            layer.macs,
             layer_ms,
-            layer_ms * clock_hz / 1e3 / count if count else None,
+            layer_ms * clock_hz / 1e3 / layer.macs if layer.macs else None,
         )
-        for op, layer_ms in zip(folded.ops, outcome.layers_ms, strict=True)
+        for layer, layer_ms in zip(artifact.layers, outcome.layers_ms, strict=True)
     )
     reference = REFERENCES.get((graph.input_tensor.elements, total))
     per_mac = ms * clock_hz / 1e3 / max(total, 1)
