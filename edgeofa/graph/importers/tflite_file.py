@@ -16,7 +16,7 @@ from edgeofa.errors import FileFormatError, UnsupportedOperator
 from edgeofa.graph.ir import Array, Quantization, Tensor
 
 _IDENTIFIER = b"TFL3"
-_LARGEST_FILE_BYTES = 64 << 20
+_LARGEST_FILE_BYTES = 256 << 20
 _MOST_OPERATORS = 4096
 _MOST_TENSORS = 4 * _MOST_OPERATORS
 _MOST_DIMENSIONS = 6
