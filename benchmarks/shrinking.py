@@ -6,7 +6,7 @@ On CIFAR-10 and the space ``cifar_micro``, for every seed: ``progressive``, ``sa
 the test images, after batch-norm recalibration; and the cost at which ``delayed`` reaches
 ``progressive``'s mean, between the costs that it was trained at.
 
-    python benchmarks/shrinking.py --data DIR --out FOLDER [--macs 6e12] [--seeds 0 ...]
+    python benchmarks/shrinking.py --data DIR --out FOLDER [--macs 4e12] [--seeds 0 ...]
         [--json FILE] [--figure FILE]
 
 Trainings that are stopped go on when the same command is given again; finished ones are kept.
@@ -38,8 +38,8 @@ from edgeofa.jsonio import dumps  # noqa: E402
 from edgeofa.paths import write_atomic  # noqa: E402
 from edgeofa.spaces import Space, Subnet, load_space  # noqa: E402
 from edgeofa.training.data import Images, load_images  # noqa: E402
-from edgeofa.training.record import draw_curves, write_record  # noqa: E402
 from edgeofa.training.recipe import Phase, Recipe, recipe_for  # noqa: E402
+from edgeofa.training.record import draw_curves, write_record  # noqa: E402
 from edgeofa.training.trainer import Budget, Trainer  # noqa: E402
 
 ARMS = ("progressive", "sandwich", "delayed", "delayed@0.4")
@@ -230,7 +230,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--data", type=Path, required=True, help="CIFAR-10")
     parser.add_argument("--out", type=Path, required=True, help="folder of the trainings")
-    parser.add_argument("--macs", type=float, default=6e12, help="of an arm, passes of both kinds")
+    parser.add_argument("--macs", type=float, default=4e12, help="of an arm, passes of both kinds")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--only", nargs="+", choices=ARMS, default=ARMS, metavar="ARM")
     parser.add_argument("--test-images", type=int, default=10_000)
