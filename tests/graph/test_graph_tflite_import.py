@@ -202,6 +202,33 @@ def with_uint8_ends(content: bytes) -> bytes:
     return pack_model(model)
 
 
+def test_a_program_about_shapes_is_passed_over() -> None:
+    """What a converter writes of ``Flatten`` where the batch is open."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    from edgeofa.backends.litert import pack_model
+
+    graph = sample_graphs.int8_graph("dense_after_mean")
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(written(graph), 0))
+    (body,) = model.subgraphs
+    for kind, name in ((schema.BuiltinOperator.SHAPE, b"s"), (schema.BuiltinOperator.PACK, b"p")):
+        code = schema.OperatorCodeT()
+        code.builtinCode = code.deprecatedBuiltinCode = kind
+        code.version = 1
+        tensor = schema.TensorT()
+        tensor.name, tensor.type, tensor.shape = name, schema.TensorType.INT32, [2]
+        operator = schema.OperatorT()
+        operator.opcodeIndex = len(model.operatorCodes)
+        operator.inputs = [body.inputs[0]] if name == b"s" else [len(body.tensors) - 1]
+        operator.outputs = [len(body.tensors)]
+        model.operatorCodes.append(code)
+        body.tensors.append(tensor)
+        body.operators.insert(len(body.operators) - 1, operator)
+    model.signatureDefs = None
+    back = import_tflite(pack_model(model))
+    assert_same_function(graph, back, 3)
+
+
 def test_uint8_ends() -> None:
     graph = sample_graphs.int8_graph("conv_same")
     content = with_uint8_ends(written(graph))

@@ -342,6 +342,13 @@ def _quantize(im: _Importer, operator: Operator) -> None:
     im.activate(operator, "none")
 
 
+def _shape(im: _Importer, operator: Operator) -> None:
+    """Part of a small program about shapes, which a converter writes where the batch is open. Only
+    a RESHAPE may read its result, and that knows its shape without."""
+    if im.file.dtype(operator.output) != np.int32:
+        raise im.unsupported(operator, "only of shapes")
+
+
 def _activation(activation: Activation) -> Callable[[_Importer, Operator], None]:
     def handle(im: _Importer, operator: Operator) -> None:
         im.activate(operator, activation)
@@ -377,6 +384,9 @@ _HANDLERS: dict[str, Callable[[_Importer, Operator], None]] = {
     "SOFTMAX": _softmax,
     "RESHAPE": _reshape,
     "SQUEEZE": _reshape,
+    "SHAPE": _shape,
+    "STRIDED_SLICE": _shape,
+    "PACK": _shape,
     "QUANTIZE": _quantize,
     "DEQUANTIZE": _dequantize,
 }
