@@ -26,6 +26,8 @@ from edgeofa.backends.tvm.int8_isa import Ints, Isa, Mode, widen
 from edgeofa.backends.tvm.kernels import Kernel
 
 _COPY = 16
+#: chunks of a reduction that stays a loop of its own
+_LONG = 5
 
 
 @dataclass(frozen=True)
@@ -148,6 +150,8 @@ class _Writer:
         per_group = tile.blocks * tile.block * self._packed_depth()
         self.w = e.parameter("w", tile.groups * per_group, "int8")
         self.per_group = per_group
+        # where the reduction is short, LLVM unrolls it, and the multiplier is what is busy there
+        self.turns = int(isa.chunks(tile.depth)[0] >= _LONG)
         self.arrays = 1 + isa.count(mode)
         size = HEADER + tile.groups * tile.blocks * self.arrays * tile.block
         self.c = e.parameter("c", size, "int32")
@@ -173,7 +177,7 @@ class _Writer:
         e, isa, tile = self.e, self.isa, self.tile
         vectors = isa.sums * tile.blocks
         acc = [[e.local(isa.lanes, "int32") for _ in range(vectors)] for _ in bases]
-        peeled = isa.starts_with_products
+        peeled = isa.starts_with_products and isa.chunks(tile.depth)[0] != 2
         if not peeled:
             for row in acc:
                 for sums in row:
@@ -231,7 +235,9 @@ class _Writer:
             ]
             for p, row in enumerate(acc):
                 (total,) = isa.totals(e, row[j * isa.sums : (j + 1) * isa.sums])
-                value = isa.rescale(e, total + constants[0], constants[1:], self.mode, p)
+                value = isa.rescale(
+                    e, total + constants[0], constants[1:], self.mode, p * self.turns
+                )
                 if self.other is not None:
                     stored = self._other(places[p] + start, staged)
                     value = self.header.add_residual(value, stored)
