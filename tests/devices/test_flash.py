@@ -1,14 +1,18 @@
-"""Flashing: GDB and stm32flash end to end on QEMU, the other methods by their command lines."""
+"""Flashing: GDB and stm32flash end to end on QEMU, esptool against a ROM loader that is played here
+(about 18 s), the other methods by their command lines."""
 
 from __future__ import annotations
 
 import json
 import shutil
 import zipfile
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
+from espressif_rom import DEFL_DATA, ESP32_C3, ESP32_S3, Fault, espressif_rom
 from host_board import build_host_board, on_pty
 from rom_bootloader import rom_bootloader
 from sample_graphs import images, int8_graph
@@ -24,10 +28,11 @@ from edgeofa.devices.flash.base import FlashRequest
 from edgeofa.devices.flash.place import flash_image, flash_network
 from edgeofa.devices.registry import check_address
 from edgeofa.devices.serial_board import SerialBoardDevice, port_of
+from edgeofa.devices.serial_port import open_port
 from edgeofa.emulation.qemu_system import emulated_board
 from edgeofa.errors import DeviceError, SetupError, UsageError
 from edgeofa.graph.reference import quantize_array, run
-from edgeofa.microcontroller import Flashing, SerialLine
+from edgeofa.microcontroller import Flashing, Region, SerialLine
 from edgeofa.targets import Target, load_target
 
 pytestmark = [
@@ -213,7 +218,61 @@ def test_command_lines(image: FirmwareImage) -> None:
         esptool.command(request)
     chip = mcu.model_copy(update={"flashing": Flashing(method="esptool", esptool_chip="esp32c3")})
     words = esptool.command(FlashRequest(image, chip, port="/dev/ttyUSB0"))
-    assert words[-3:] == ["write_flash", "0x8000000", str(image.bin)]
+    assert words[-3:] == ["write-flash", "0x8000000", str(image.bin)]
+
+
+needs_esptool = pytest.mark.skipif(find_spec("esptool") is None, reason="needs esptool")
+
+
+def _esp32(target: Target) -> Target:
+    return _with(
+        target,
+        flash=Region(origin=0x10000, bytes=0x100000),
+        flashing=Flashing(method="esptool", esptool_chip="esp32c3"),
+    )
+
+
+@needs_esptool
+def test_esptool_writes_an_image_and_has_its_digest_compared(image: FirmwareImage) -> None:
+    target = _esp32(load_target("nucleo-l4r5zi"))
+    with espressif_rom() as rom:
+        done = flash_image(target, image, port=rom.port, ask=False, timeout_s=60)
+        # the port is free again
+        with open_port(rom.port, 115200):
+            pass
+    assert done.verified == ("read back",)
+    written = image.bin.read_bytes()
+    assert bytes(rom.flash[0x10000 : 0x10000 + len(written)]) == written
+    assert rom.commands.count(DEFL_DATA) >= 1
+    assert rom.commands[-1] != DEFL_DATA
+
+
+@needs_esptool
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("chip", "This chip is ESP32-S3, not ESP32-C3"),
+        ("digest", "MD5 of file does not match data in flash"),
+        ("checksum", "Checksum error"),
+        ("cut", r"esptool failed"),
+        ("silent", "esptool did not end within 4 s: the image may be written in part"),
+    ],
+)
+def test_flashing_by_esptool_that_goes_wrong(
+    image: FirmwareImage, fault: Fault | Literal["chip"], message: str
+) -> None:
+    target = _esp32(load_target("nucleo-l4r5zi"))
+    arguments = (ESP32_S3, "none") if fault == "chip" else (ESP32_C3, fault)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with espressif_rom(*arguments, after=1000) as rom:
+        limit = 4 if fault == "silent" else 60
+        with pytest.raises(DeviceError, match=message) as caught:
+            flash_image(target, image, port=rom.port, ask=False, timeout_s=limit)
+        assert caught.value.where == "target nucleo-l4r5zi"
+        if fault != "cut":
+            with open_port(rom.port, 115200):
+                pass
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 @pytest.mark.skipif(shutil.which("openocd") is None, reason="needs openocd")

@@ -33,12 +33,18 @@ class FlashRequest:
         return self.mcu.flashing
 
 
-def run_tool(command: Sequence[str], request: FlashRequest, hint: str) -> str:
+def run_tool(
+    command: Sequence[str], request: FlashRequest, hint: str, *, name: str | None = None
+) -> str:
     """What a flasher printed. ``SetupError`` when it is not installed (``hint`` brings it),
-    ``DeviceError`` with its last words when it fails or does not end in time."""
-    where = f"target {request.image.target}"
+    ``DeviceError`` with its last words when it fails or does not end in time.
+
+    Args:
+        name: of the tool in errors, by default the command's first word.
+    """
+    where, name = f"target {request.image.target}", name or command[0]
     if shutil.which(command[0]) is None:
-        raise SetupError(f"{command[0]} is missing", where=where, hint=hint)
+        raise SetupError(f"{name} is missing", where=where, hint=hint)
     try:
         done = subprocess.run(
             command,
@@ -49,8 +55,7 @@ def run_tool(command: Sequence[str], request: FlashRequest, hint: str) -> str:
         )
     except subprocess.TimeoutExpired as error:
         raise DeviceError(
-            f"{command[0]} did not end within {request.timeout_s:g} s: the image may be written "
-            "in part",
+            f"{name} did not end within {request.timeout_s:g} s: the image may be written in part",
             where=where,
             hint="check the cable and the board's power, then flash again",
         ) from error
@@ -58,7 +63,7 @@ def run_tool(command: Sequence[str], request: FlashRequest, hint: str) -> str:
     if done.returncode:
         lines = [line.strip() for line in said.splitlines() if line.strip()]
         raise DeviceError(
-            f"{command[0]} failed: {'; '.join(lines[-3:])[-500:] or 'without a word'}",
+            f"{name} failed: {'; '.join(lines[-3:])[-500:] or 'without a word'}",
             where=where,
             hint="check cable, power and boot mode; the image may be written in part: flash again",
         )
