@@ -20,6 +20,7 @@ from random_layers import random_layer
 from edgeofa.backends.firmware.network import Network, lower
 from edgeofa.errors import UnsupportedOperator
 from edgeofa.graph.blocks import subnet_graph
+from edgeofa.graph.builder import GraphBuilder
 from edgeofa.graph.ir import Array, Graph
 from edgeofa.graph.memory import plan_memory
 from edgeofa.graph.quantize import quantize_with
@@ -61,6 +62,25 @@ def test_random_layers(seed: int, tight: bool) -> None:
 def test_every_operator(case: str) -> None:
     graph = sample_graphs.int8_graph(case)
     assert_bit_exact(lower(graph), stored_input(graph, 3))
+
+
+def test_branches_run_in_the_order_that_takes_less_memory() -> None:
+    rng = np.random.default_rng(0)
+    b = GraphBuilder("branches", (1, 12, 12, 8))
+
+    def convolved(x: int, channels: int) -> int:
+        weights = sample_graphs.weights(rng, channels, 1, 1, b.shape(x)[3], outputs=channels)
+        return b.conv2d(x, *weights)
+
+    # both wide tensors are alive at once, unless each branch is run to its end
+    wide = [convolved(b.input, 64), convolved(b.input, 64)]
+    graph = b.build(b.add(*(convolved(x, 8) for x in wide)))
+    graph = quantize_with(graph, [images(graph, 2)])
+    network = lower(graph)
+    assert [op.name for op in network.graph.ops] != [op.name for op in graph.ops]
+    assert {op.output for op in network.graph.ops} == {op.output for op in graph.ops}
+    assert network.plan.peak_bytes < 2 * 12 * 12 * 64
+    assert_bit_exact(network, stored_input(graph, 2))
 
 
 @pytest.mark.parametrize("case", sample_graphs.LINEAR)
