@@ -130,6 +130,8 @@ def accept(
         load_ms=timing.load_ms,
         peak_rss_bytes=timing.peak_rss_bytes,
         heap_bytes=enduring.heap_bytes,
+        arena_bytes=timing.arena_bytes,
+        stack_bytes=timing.stack_bytes,
         accuracy=accuracy,
         accuracy_images=images,
         outputs=digest_outputs(outputs),

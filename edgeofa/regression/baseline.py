@@ -107,6 +107,9 @@ class Baseline(_Model):
     #: high-water marks: of the process's resident memory, and of what its C library took
     peak_rss_bytes: int | None = Field(default=None, ge=0)
     heap_bytes: int | None = Field(default=None, ge=0)
+    #: the same of a microcontroller's working memory and stack
+    arena_bytes: int | None = Field(default=None, ge=0)
+    stack_bytes: int | None = Field(default=None, ge=0)
     accuracy: float | None = Field(default=None, ge=0, le=1)
     accuracy_images: _Text | None = None
     #: SHA-256 of the device's output for each stored input

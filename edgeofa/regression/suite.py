@@ -24,8 +24,9 @@ from edgeofa.regression.blocks import measure_blocks, moved_blocks
 from edgeofa.regression.cause import changes, likely_cause
 from edgeofa.regression.constants import check_constants
 from edgeofa.regression.deployed import Deployed
-from edgeofa.regression.endurance import check_endurance, limit_bytes
+from edgeofa.regression.endurance import check_endurance
 from edgeofa.regression.history import point_of_run, stored_points
+from edgeofa.regression.memory import check_load_and_memory, check_memory
 from edgeofa.regression.outputs import DoesNotRun, check_outputs, run_images
 from edgeofa.regression.record import (
     Check,
@@ -47,9 +48,6 @@ from edgeofa.regression.timing import (
 from edgeofa.report.progress import Steps
 from edgeofa.targets import Target
 from edgeofa.workfolder import work_folder
-
-#: a load may take so much longer: it reads files and packs weights, and varies with the disk
-_LOAD_RATIO, _LOAD_MS = 1.5, 5.0
 
 
 @dataclass(frozen=True)
@@ -268,7 +266,7 @@ def _latency(session: _Session) -> None:
         blocks=session.moved,
     )
     _energy(session, timing, found, gate.relative)
-    _load_and_memory(session, timing)
+    session.checks += check_load_and_memory(timing, baseline)
 
 
 def _measurement(session: _Session) -> Callable[[], Timing]:
@@ -315,38 +313,6 @@ def _energy(
     )
 
 
-def _load_and_memory(session: _Session, timing: Timing) -> None:
-    baseline = session.baseline
-    assert baseline is not None  # noqa: S101  (called with one only)
-    if timing.load_ms is None:
-        session.add("load time", "skipped", "an emulator's wall time is no load time")
-    elif baseline.load_ms is not None:
-        limit = max(_LOAD_RATIO * baseline.load_ms, baseline.load_ms + _LOAD_MS)
-        session.add(
-            "load time",
-            "failed" if timing.load_ms > limit else "passed",
-            f"{timing.load_ms:.2f} ms, baseline {baseline.load_ms:.2f} ms, allowed {limit:.2f} ms",
-            value=timing.load_ms,
-            baseline=baseline.load_ms,
-            unit="ms",
-            evidence=timing.evidence,
-        )
-    if timing.peak_rss_bytes is not None and baseline.peak_rss_bytes is not None:
-        _memory(session, "memory", timing.peak_rss_bytes, baseline.peak_rss_bytes)
-
-
-def _memory(session: _Session, name: str, now: int, old: int) -> None:
-    limit = limit_bytes(old)
-    session.add(
-        name,
-        "failed" if now > limit else "passed",
-        f"{now / 1024:.0f} KB at most, baseline {old / 1024:.0f} KB, allowed {limit / 1024:.0f} KB",
-        value=float(now),
-        baseline=float(old),
-        unit="bytes",
-    )
-
-
 def _endurance(session: _Session) -> None:
     if session.timing is None or session.plan.runs == 0:
         return
@@ -361,7 +327,7 @@ def _endurance(session: _Session) -> None:
     )
     old = None if session.baseline is None else session.baseline.heap_bytes
     if found.heap_bytes is not None and old is not None:
-        _memory(session, "heap", found.heap_bytes, old)
+        session.checks.append(check_memory("heap", found.heap_bytes, old))
     session.checks.append(found.check)
 
 

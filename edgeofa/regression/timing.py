@@ -61,6 +61,9 @@ class Timing:
     yardstick_ns: float | None = None
     load_ms: float | None = None
     peak_rss_bytes: int | None = None
+    #: of a microcontroller: working memory and stack that lost their paint
+    arena_bytes: int | None = None
+    stack_bytes: int | None = None
     state: DeviceState = field(default_factory=DeviceState)
 
     @property
@@ -104,7 +107,16 @@ def measure_latency(
         found = _whole(outcome, device)
         ms = float(np.median(found.samples_ns)) / 1e6
         spread = found.model_error
-        return Timing(ms, ms * (1 - spread), ms * (1 + spread), found.evidence, 1, 0)
+        return Timing(
+            ms,
+            ms * (1 - spread),
+            ms * (1 + spread),
+            found.evidence,
+            1,
+            0,
+            arena_bytes=found.arena_bytes,
+            stack_bytes=found.stack_bytes,
+        )
     jobs = [
         Job(
             path,
@@ -159,6 +171,8 @@ def summarize(outcomes: Sequence[Measurement], *, seed: int = 0) -> Timing:
         # of a busy machine: whoever was interrupted while loading says nothing about the artifact
         load_ms=min(loads) if loads else None,
         peak_rss_bytes=int(np.median(peaks)) if peaks else None,
+        arena_bytes=kept[-1].arena_bytes,
+        stack_bytes=kept[-1].stack_bytes,
         state=kept[-1].after,
     )
 
@@ -288,5 +302,7 @@ def pool(repeats: Sequence[Timing]) -> Timing:
         yardstick_ns=middle.yardstick_ns,
         load_ms=middle.load_ms,
         peak_rss_bytes=middle.peak_rss_bytes,
+        arena_bytes=middle.arena_bytes,
+        stack_bytes=middle.stack_bytes,
         state=middle.state,
     )

@@ -124,6 +124,8 @@ def test_a_deployed_model_is_tested_and_accepted(
     assert report["status"] == "passed"
     assert checks["outputs"]["status"] == "passed"
     assert checks["latency"]["value"] == checks["latency"]["baseline"]
+    assert {checks[name]["status"] for name in ("arena", "stack")} == {"passed"}
+    assert checks["arena"]["value"] == checks["arena"]["baseline"] > 1000
     # a baseline knows each layer's time, so that a slower one can be named
     (baseline,) = (tmp_path / "baselines" / _NUCLEO / f"{_NUCLEO}-mine").glob("*.json")
     layers = json.loads(baseline.read_text())["blocks"]
