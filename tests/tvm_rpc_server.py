@@ -15,7 +15,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tvm.rpc import server
+# imported by TVM where it is there, which takes seconds
+sys.modules["torch"] = None  # type: ignore[assignment]
+
+from tvm.rpc import server  # noqa: E402
 
 _serve = server._serving
 

@@ -9,6 +9,7 @@ sends must be able to cost a process no more than a job.
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import socket
 import struct
@@ -137,7 +138,7 @@ class TvmRpcDevice(Device):
         return {
             "model": self._target.description if self._target is not None else "unknown board",
             "server": printable(self.name),
-            "client": f"TVM RPC {VERSIONS['apache-tvm']}",
+            "tvm": f"{VERSIONS['apache-tvm']} by RPC",
             "clocks": "not ours to pin, not read",
         }
 
@@ -149,7 +150,11 @@ class TvmRpcDevice(Device):
         a = self._address
         argv = [sys.executable, "-m", "edgeofa.devices.tvm_rpc_client", a.host, str(a.port)]
         command = RunnerCommand(
-            (*argv, a.key, str(threads)), lost_status=LINK_STATUS, where=self.name
+            (*argv, a.key, str(threads)),
+            # the compiler's library is large, and not needed to run what it made
+            env={**os.environ, "TVM_USE_RUNTIME_LIB": "1"},
+            lost_status=LINK_STATUS,
+            where=self.name,
         )
         wanted = [job for job in jobs if job.backend == "tvm"]
         with work_folder("tvm-rpc") as folder:

@@ -18,7 +18,8 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from types import ModuleType
+from typing import Any, NoReturn, cast
 
 import numpy as np
 
@@ -71,7 +72,9 @@ def main() -> int:
     except EdgeofaError as error:
         _say({"event": "fatal", "reason": error.what})
         return 2
-    import tvm.rpc  # noqa: F401 - seconds that no child should spend again
+    # TVM imports torch where it finds it, and nothing of it is needed here
+    sys.modules["torch"] = cast(ModuleType, None)
+    import tvm.rpc  # noqa: F401 - once, and not in every child
 
     version = f"{VERSIONS['apache-tvm']} by RPC"
     hello = {"event": "runner", "protocol": PROTOCOL, "runtime": "tvm", "version": version}
