@@ -50,6 +50,7 @@ def _register() -> None:
         deploy,
         device,
         doctor,
+        explain,
         flash,
         frontier,
         import_,
@@ -80,6 +81,7 @@ def _register() -> None:
     app.add_typer(space.app, name="space")
     app.add_typer(device.app, name="device")
     app.command()(tune.tune)
+    app.command()(explain.explain)
     app.command()(flash.flash)
     app.command()(monitor.monitor)
     app.command()(setup.setup)

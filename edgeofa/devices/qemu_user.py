@@ -143,6 +143,11 @@ class QemuUserDevice(Device):
         """Cycles per execution of basic blocks on the target's core (see mca.py)."""
         return self._prices.cycles(codes)
 
+    @property
+    def block_prices(self) -> BlockPrices:
+        """Where the prices come from: it knows a block's listing too."""
+        return self._prices
+
     def _spread(
         self,
         jobs: Sequence[Job],

@@ -124,6 +124,19 @@ class BlockPrices:
             known |= fresh
         return {code: value for code, value in known.items() if value > 0}
 
+    def listing(self, code: str) -> list[str]:
+        """A block's instructions in assembly; one that LLVM does not know as its digits."""
+        known = self._disassemble([code])
+        return [" ".join(known.get(w, f".inst 0x{w}").split()) for w in self._isa.split(code)]
+
+    def bottleneck(self, code: str) -> str:
+        """What keeps a block from being faster, by llvm-mca: the share of cycles in which results
+        or execution units were waited for, and the unit; empty where it cannot tell."""
+        assembly = self._disassemble([code])
+        source = "\n".join(assembly[w] for w in self._isa.split(code) if w in assembly) + "\n"
+        command = [*self._mca(), "-all-views=0", "-bottleneck-analysis"]
+        return _bottleneck(_run(command, source)[0])
+
     # ---- the file ----
 
     def _connect(self) -> sqlite3.Connection:
@@ -183,12 +196,7 @@ class BlockPrices:
             source.append(f"# LLVM-MCA-BEGIN r{number}")
             source += [assembly[word] for word in self._isa.split(code) if word in assembly]
             source.append(f"# LLVM-MCA-END r{number}")
-        command = [str(self._llvm.mca), f"-mtriple={self._isa.triple}", f"-mcpu={self._cpu}"]
-        command += [f"-mattr={self._isa.features}", f"-iterations={_ITERATIONS}"]
-        # without this a single atomic instruction makes the whole batch fail
-        major = int(self._llvm.version.split(".")[0])
-        command.append(f"-skip-unsupported-instructions={'any' if major < 20 else 'lack-sched'}")
-        command += ["-all-views=0", "-summary-view"]
+        command = [*self._mca(), "-all-views=0", "-summary-view"]
         output, errors = _run(command, "\n".join(source) + "\n")
         prices: dict[str, float] = {}
         current: str | None = None
@@ -200,6 +208,14 @@ class BlockPrices:
         if not prices:
             raise DeviceError(f"llvm-mca priced no block: {errors[:300]}", where=self._cpu)
         return prices
+
+    def _mca(self) -> list[str]:
+        command = [str(self._llvm.mca), f"-mtriple={self._isa.triple}", f"-mcpu={self._cpu}"]
+        command += [f"-mattr={self._isa.features}", f"-iterations={_ITERATIONS}"]
+        # without this a single atomic instruction makes the whole batch fail
+        major = int(self._llvm.version.split(".")[0])
+        command.append(f"-skip-unsupported-instructions={'any' if major < 20 else 'lack-sched'}")
+        return command
 
     def _disassemble(self, codes: Sequence[str]) -> dict[str, str]:
         """Assembly of every distinct instruction that LLVM knows."""
@@ -220,6 +236,19 @@ class BlockPrices:
                 f"llvm-mc gave {len(found)} lines for {len(known)} instructions", where=self._cpu
             )
         return dict(zip(known, found, strict=True))
+
+
+def _bottleneck(text: str) -> str:
+    """What ``-bottleneck-analysis`` says: ``execution units 95% (A57UnitW), data 20%``."""
+    found = []
+    unit = re.findall(r"^\s+- (\w+)\s+\[ ([0-9.]+)% \]$", text, re.MULTILINE)
+    units = sorted(((float(n), name) for name, n in unit), reverse=True)
+    for label, word in (("Resource Pressure", "execution units"), ("Data Dependencies:", "data")):
+        match = re.search(rf"{label}\s+\[ ([0-9.]+)% \]", text)
+        if match and float(match[1]) >= 1:
+            name = f" ({units[0][1]})" if word == "execution units" and units else ""
+            found.append(f"{word} {float(match[1]):.0f}%{name}")
+    return ", ".join(found)
 
 
 def _plausible(code: str, cycles: object) -> bool:

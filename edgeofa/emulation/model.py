@@ -97,7 +97,7 @@ def core_model(name: str) -> CoreModel:
 
 @dataclass(frozen=True)
 class RegionCost:
-    """Cycles of one invoke on one thread.
+    """Cycles on one thread, of one invoke or of one block in it.
 
     ``core`` is computing. ``l2`` and ``dram`` are waiting for lines if nothing hides it,
     ``l2_shown`` and ``dram_shown`` what computing does not hide.
@@ -109,6 +109,11 @@ class RegionCost:
     l2_shown: float
     dram_shown: float
     instructions: int
+
+    @property
+    def cycles(self) -> float:
+        """All that shows."""
+        return self.core + self.l2_shown + self.dram_shown
 
 
 def region_cost(region: Region, prices: Mapping[str, float], model: CoreModel) -> RegionCost:
@@ -126,20 +131,33 @@ def region_cost(region: Region, prices: Mapping[str, float], model: CoreModel) -
         price = prices.get(block.code)
         if price is None:
             unpriced += block.instructions
-            price = len(block.code) / 8
-        computing = model.pipeline * price * block.executions
-        l2_stream, l2_other, dram_stream, dram_other = _waiting(block, model.lines)
-        stream = l2_stream + dram_stream
-        share = max(stream - computing, 0.0) / stream if stream else 0.0
-        core += computing
-        l2 += l2_stream + l2_other
-        dram += dram_stream + dram_other
-        l2_shown += share * l2_stream + l2_other
-        dram_shown += share * dram_stream + dram_other
+        cost = block_cost(block, price, model)
+        core += cost.core
+        l2 += cost.l2
+        dram += cost.dram
+        l2_shown += cost.l2_shown
+        dram_shown += cost.dram_shown
     if unpriced > _MAX_UNPRICED * instructions:
         raise DeviceError(f"llvm-mca has no price for {unpriced / instructions:.0%} of the code")
     write_back = model.lines.write_back * region.written_back
     return RegionCost(core, l2, dram + write_back, l2_shown, dram_shown + write_back, instructions)
+
+
+def block_cost(block: BlockCount, price: float | None, model: CoreModel) -> RegionCost:
+    """What a block's executions cost; ``price``: cycles of one, None: one for each instruction."""
+    per_execution = len(block.code) / 8 if price is None else price
+    computing = model.pipeline * per_execution * block.executions
+    l2_stream, l2_other, dram_stream, dram_other = _waiting(block, model.lines)
+    stream = l2_stream + dram_stream
+    share = max(stream - computing, 0.0) / stream if stream else 0.0
+    return RegionCost(
+        core=computing,
+        l2=l2_stream + l2_other,
+        dram=dram_stream + dram_other,
+        l2_shown=share * l2_stream + l2_other,
+        dram_shown=share * dram_stream + dram_other,
+        instructions=block.instructions,
+    )
 
 
 def _waiting(block: BlockCount, lines: LineCosts) -> tuple[float, float, float, float]:

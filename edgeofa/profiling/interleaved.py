@@ -20,9 +20,11 @@ from edgeofa.profiling.protocol import bootstrap_median
 @dataclass(frozen=True)
 class Compared:
     """One alternative: the median of its rounds, and its ratio to the reference's of the same
-    round with a bootstrapped 95% interval. ``reason``: why there is nothing to compare."""
+    round, with bootstrapped 95% intervals. ``reason``: why there is nothing to compare."""
 
     ns: float
+    low_ns: float
+    high_ns: float
     ratio: float
     low: float
     high: float
@@ -65,6 +67,10 @@ def _compared(
     name: str, taken: list[float], ratios: list[float], reason: str | None, seed: int
 ) -> Compared:
     if reason is not None or not ratios:
-        return Compared(0.0, 0.0, 0.0, 0.0, reason or "what it is compared with does not run")
-    low, middle, high = bootstrap_median(ratios, (seed, zlib.crc32(name.encode())))
-    return Compared(float(np.median(taken)), middle, low, high)
+        return Compared(
+            0.0, 0.0, 0.0, 0.0, 0.0, 0.0, reason or "what it is compared with does not run"
+        )
+    seeds = (seed, zlib.crc32(name.encode()))
+    low_ns, ns, high_ns = bootstrap_median(taken, seeds)
+    low, middle, high = bootstrap_median(ratios, seeds)
+    return Compared(ns, low_ns, high_ns, middle, low, high)

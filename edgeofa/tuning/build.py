@@ -65,6 +65,8 @@ class Builders:
         self._limit_s = limit_s
         self._command = (*dies_with_parent(), *command)
         self._idle: SimpleQueue[_Worker] = SimpleQueue()
+        # its threads live as long as this: a process dies with the thread that started it
+        self._pool = ThreadPoolExecutor(self._count)
 
     def __enter__(self) -> Builders:
         for _ in range(self._count):
@@ -74,11 +76,11 @@ class Builders:
     def __exit__(self, *_: object) -> None:
         while not self._idle.empty():
             self._idle.get().end()
+        self._pool.shutdown()
 
     def build(self, tasks: Sequence[Task]) -> list[str | None]:
         """None for each library that was written, else why it was not."""
-        with ThreadPoolExecutor(self._count) as pool:
-            return list(pool.map(self._one, tasks))
+        return list(self._pool.map(self._one, tasks))
 
     def _one(self, task: Task) -> str | None:
         worker = self._idle.get()
@@ -103,6 +105,7 @@ class _Worker:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
+                bufsize=0,
                 env={**os.environ, "OMP_NUM_THREADS": "1", "TVM_NUM_THREADS": "1"},
             )
         answer = _exchange(self._process, task.line.encode(), limit_s)
@@ -136,7 +139,6 @@ def _exchange(process: subprocess.Popen[bytes], line: bytes, limit_s: float) -> 
     answer = b""
     try:
         process.stdin.write(line)
-        process.stdin.flush()
     except BrokenPipeError:
         return f"the compiler crashed (status {process.wait()})"
     while not answer.endswith(b"\n") and len(answer) < _MAX_ANSWER_BYTES:

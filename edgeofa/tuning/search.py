@@ -34,7 +34,8 @@ def freeze(config: Config) -> Frozen:
 def propose(
     knobs: Knobs, default: Config, known: Mapping[Frozen, float | None], count: int, seed: str
 ) -> list[Config]:
-    """Up to ``count`` configurations that are not known; none when all are.
+    """Up to ``count`` configurations that are not known; none when all are. Their knobs are in
+    alphabetical order.
 
     Args:
         knobs: the values of each knob, in order; numbers next to each other are neighbours.
@@ -48,7 +49,7 @@ def propose(
     def add(config: Config) -> None:
         key = freeze(config)
         if key not in known and len(found) < count:
-            found.setdefault(key, dict(config))
+            found.setdefault(key, dict(key))
 
     add(default)
     near = round(_NEAR * count)

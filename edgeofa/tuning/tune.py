@@ -1,7 +1,7 @@
 """Tune kernels for a device: search within a budget, keep what is faster beyond doubt.
 
-    defaults of all kernels        pass 1: 8 candidates each      pass 2 ...        confirm, keep
-    |------- their shares --------| heaviest first, 4 at a time |----------------| |------------|
+    pass 1: default and 7 others of each      pass 2: 8 more of each    ...      confirm, keep
+    |--- most work first, 4 kernels at once --|--- longest time first ---|-------|------------|
 
 Every trial is in a journal before the next batch begins. The order depends on the seed and on what
 was found, never on the clock: a budget only says how far it goes, and a run with more of it goes
@@ -200,30 +200,27 @@ class _Run:
 
     def batches(self) -> Iterable[None]:
         """Make one batch of trials after another until nothing is left to try."""
-        unknown = [k for k in self._works if freeze(self._default(k)) not in self._trials[k]]
-        for part in _parts(unknown, _BATCH):
-            self._make([Candidate(self._works[k].kernel, self._default(k)) for k in part])
-            yield
-        if self._works and not self._defaults_ns():
-            first = next(iter(self._trials.values()))
-            raise DeviceError(
-                f"no default runs: {next(iter(first.values())).reason}",
-                where=self._evaluator.device.name,
-                hint="edgeofa doctor",
-            )
-        heaviest = sorted(self._defaults_ns(), key=lambda k: (-self._weight(k), k))
-        pending = heaviest
+        pending = list(self._works)
         while pending:
             for part in _parts(pending, _BATCH // _EACH):
                 wanted = [c for k in part for c in self._next(k)]
                 if wanted:
                     self._make(wanted)
                     yield
-            pending = [k for k in pending if self._is_open(k)]
+            works = self._defaults_ns()
+            if not works:
+                first = next(iter(self._trials.values()))
+                raise DeviceError(
+                    f"no default runs: {next(iter(first.values())).reason}",
+                    where=self._evaluator.device.name,
+                    hint="edgeofa doctor",
+                )
+            pending = [k for k in pending if k in works and self._is_open(k)]
+            pending.sort(key=lambda k: (-self._weight(k), k))
 
     def _default(self, key: str) -> Config:
         kernel, machine = self._works[key].kernel, self._evaluator.machine
-        return dict(template_for(kernel, machine).default(kernel, machine))
+        return dict(freeze(template_for(kernel, machine).default(kernel, machine)))
 
     def _defaults_ns(self) -> dict[str, float]:
         """What the default of each kernel costs, of those that work."""

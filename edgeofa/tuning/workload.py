@@ -12,6 +12,11 @@ from edgeofa.graph.ir import DType, Graph
 from edgeofa.pieces import Piece
 from edgeofa.tuning.subject import TUNABLE
 
+#: the share of the work that is tuned: the many small kernels behind it gain next to nothing
+_COVERED = 0.95
+#: a multiply-accumulate of a depthwise convolution costs so many of another one's
+_DEPTHWISE = 3
+
 
 @dataclass(frozen=True)
 class Work:
@@ -24,14 +29,29 @@ class Work:
 def workload(
     pieces: Sequence[Piece], precisions: Sequence[DType], machine: Machine
 ) -> tuple[Work, ...]:
-    """The tunable kernels of all pieces in all precisions, each once, most work first."""
+    """The tunable kernels of all pieces in all precisions that make up nearly all of the work, each
+    once, most work first."""
     found: dict[str, Work] = {}
     for piece in pieces:
         for precision in precisions:
             for kernel, calls in _kernels(piece.graph(precision), machine).items():
                 before = found[kernel.key].calls if kernel.key in found else 0
                 found[kernel.key] = Work(kernel, before + calls)
-    return tuple(sorted(found.values(), key=lambda w: (-w.calls * w.kernel.macs, w.kernel.key)))
+    ordered = sorted(found.values(), key=lambda w: (-_weight(w), w.kernel.key))
+    total, so_far = sum(map(_weight, ordered)), 0
+    kept = []
+    for work in ordered:
+        if so_far >= _COVERED * total:
+            break
+        kept.append(work)
+        so_far += _weight(work)
+    return tuple(kept)
+
+
+def _weight(work: Work) -> int:
+    """About what its calls cost together."""
+    kernel = work.kernel
+    return work.calls * kernel.macs * (_DEPTHWISE if kernel.kind == "depthwise_conv2d" else 1)
 
 
 def _kernels(graph: Graph, machine: Machine) -> Mapping[Kernel, int]:
