@@ -33,3 +33,18 @@ def test_a_network_that_did_not_run_is_no_parity() -> None:
     assert exact.differing == 0
     for other in ({"differing": 1}, {"differing": None, "reason": "it hangs"}):
         assert dataclasses.replace(exact, **other).differing != 0
+
+
+def test_size_is_judged_against_the_least_that_is_published() -> None:
+    import sys
+
+    sys.modules.setdefault("mcu_speed", load("mcu_speed"))
+    b = load("mcu_size")
+    (rows,) = b.PUBLISHED.values()
+    assert [round(p.flash / 1024, 2) for p in rows] == [129.68, 133.35]
+    assert [round(p.ram / 1024, 2) for p in rows] == [52.81, 69.72]
+    assert b.failures(132_792, 54_077, rows) == ()
+    flash, ram = b.failures(132_793, 54_078, rows)
+    assert "132793 bytes of flash" in flash
+    assert "RAM" in ram
+    assert b.failures(1 << 30, 1 << 30, ()) == ()
