@@ -25,6 +25,8 @@ from edgeofa.graph.ir import Array
 
 #: a loop over so few inputs is written out
 _UNROLLED = 16
+#: a prefetcher follows no more sequences of cache lines than these
+_STREAMS = 31
 _PANELS_KB = (4, 8, 16, 32, 64, 4096)
 
 
@@ -57,8 +59,8 @@ class _FloatConvolution(Template):
         kernel: Kernel,
         machine: Machine,
         config: Config,
-        statics: tuple[int, ...],
-        name: str,  # noqa: ARG002
+        statics: tuple[int, ...],  # noqa: ARG002
+        name: str,
     ) -> Any:
         e = Emitter()
         channels = kernel.output[2]
@@ -329,17 +331,29 @@ class FloatDepthwise(_FloatConvolution):
         }
 
     def default(self, kernel: Kernel, machine: Machine) -> Config:
-        width = kernel.output[1]
-        vectors = 2 if kernel.output[2] >= 2 * machine.lanes(4) else 1
-        most = (machine.registers - 4) // (2 * vectors)
-        if width <= most:
-            pixels = width
-        else:
-            # as few pixels as possible in a last tile that is not full, then as large as possible
-            pixels = min(range(max(most // 2, 1), most + 1), key=lambda p: (-width % p, -p))
-        weights = 4 * self.weight_count(kernel) * kernel.output[2]
-        inner = "channels" if weights <= machine.l1_bytes // 2 else "tiles"
+        width, lanes = kernel.output[1], machine.lanes(4)
+        vectors = 2 if kernel.output[2] >= 2 * lanes else 1
+        most = min((machine.registers - 4) // (2 * vectors), width)
+        fitting = [p for p in range(1, most + 1) if self._streams(kernel, machine, p) <= _STREAMS]
+        inner = "channels"
+        if max(fitting, default=0) < min(3, width):
+            # whole cache lines of a few channels, then
+            inner, vectors = "tiles", max(1, min(64 // (4 * lanes), kernel.output[2] // lanes))
+            fitting = list(range(1, min(4, most) + 1))
+        # as few pixels as possible in a last tile that is not full, then as large as possible
+        large = [p for p in fitting if p >= max(fitting) // 2]
+        pixels = min(large, key=lambda p: (-width % p, -p))
         return {"pixels": pixels, "vectors": vectors, "rows": 1024, "inner": inner}
+
+    def _streams(self, kernel: Kernel, machine: Machine, pixels: int) -> int:
+        """Sequences of cache lines that are fetched or written at a time, if a tile's channels are
+        walked over: one for each input column and row that is not in the first-level cache yet."""
+        height, columns = kernel.window
+        channels = kernel.output[2]
+        near = 4 * (height * kernel.input[1] + prod(kernel.window)) * channels
+        rows = kernel.stride[0] if near <= machine.l1_bytes else height
+        wide = min((pixels - 1) * kernel.stride[1] + columns, kernel.input[1])
+        return rows * wide + pixels
 
     def weight_count(self, kernel: Kernel) -> int:
         return prod(kernel.window)

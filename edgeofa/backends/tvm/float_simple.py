@@ -39,9 +39,9 @@ class _FloatSimple(Template):
         self,
         kernel: Kernel,
         machine: Machine,
-        config: Config,
-        statics: tuple[int, ...],
-        name: str,  # noqa: ARG002
+        config: Config,  # noqa: ARG002
+        statics: tuple[int, ...],  # noqa: ARG002
+        name: str,
     ) -> Any:
         e = Emitter()
         x = e.parameter("x", prod(kernel.input), "float32")

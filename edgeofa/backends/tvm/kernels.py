@@ -58,7 +58,7 @@ class Kernel:
 
     @property
     def plain(self) -> Kernel:
-        """What is tuned: the kernel without its fused sum, which costs the same with any schedule."""
+        """What is tuned: the kernel without its fused sum, which costs the same in any schedule."""
         return replace(self, residual=None)
 
     @property

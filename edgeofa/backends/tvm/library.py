@@ -83,10 +83,21 @@ def machine_code(functions: tuple[Function, ...], machine: Machine, path: Path) 
     import tvm
 
     module = tvm.IRModule({function.name: function.code for function in functions})
+    # our buffers are flat and our loops final: what these passes look for (for most of the time)
+    # is not there
+    idle = [
+        "s_tir.CompactBufferAllocation",
+        "s_tir.HoistIfThenElse",
+        "s_tir.InjectVirtualThread",
+        "s_tir.PlanAndUpdateBufferAllocationLocation",
+        "s_tir.RenormalizeSplitPattern",
+        "s_tir.ThreadSync",
+        "tirx.NarrowDataType",
+    ]
     # storage rewriting would take local buffers out of where the device is known, and merge them;
     # the search for common subexpressions is LLVM's, and takes most of the time otherwise
     config = {"tirx.disable_storage_rewrite": True, "tirx.disable_cse_tir": True}
-    with tvm.transform.PassContext(config=config):
+    with tvm.transform.PassContext(config=config, disabled_pass=idle):
         compiled = tvm.compile(module, target=tvm.target.Target(machine.llvm_target))
     compiled.mod.write_to_file(str(path), "o")
 
