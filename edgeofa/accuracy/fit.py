@@ -9,6 +9,7 @@ hundred subnets are enough, and a layer that was rarely seen behaves like the av
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import product
 from math import log2
 
@@ -28,7 +29,15 @@ from edgeofa.accuracy.model import (
 from edgeofa.errors import UsageError
 from edgeofa.spaces.space import Layer, Space, Subnet
 
-__all__ = ["fit_accuracy", "kendall_tau"]
+__all__ = [
+    "Target",
+    "cross_predict",
+    "fit_accuracy",
+    "folds_of",
+    "kendall_tau",
+    "ridge",
+    "target_of",
+]
 
 Array = NDArray[np.float64]
 Index = NDArray[np.intp]
@@ -112,7 +121,7 @@ def _solve(matrix: Array, right: Array) -> Array:
     return np.asarray(np.linalg.solve(matrix, right), dtype=np.float64)
 
 
-def _ridge(rows: Array, target: Array, weight: Array, penalty: Array) -> tuple[Array, float]:
+def ridge(rows: Array, target: Array, weight: Array, penalty: Array) -> tuple[Array, float]:
     """(coefficients, constant) of a weighted ridge regression around the weighted mean."""
     constant = float(np.average(target, weights=weight))
     weighted = rows * weight[:, None]
@@ -124,6 +133,23 @@ def _kernel_weights(points: Array, target: Array, length: float, noise: float) -
     return _solve(rbf(points, points, length) + noise * np.eye(len(points)), target)
 
 
+@dataclass(frozen=True, eq=False)
+class Target:
+    """What is fitted: ``score`` is ``-log(error)``, with weights by how surely it was measured."""
+
+    error: Array
+    score: Array
+    weight: Array
+
+
+def target_of(accuracy: Array, images: int) -> Target:
+    """Of accuracies measured on so many images; half an image keeps the logarithm finite."""
+    error = np.clip(1 - accuracy, 0.5 / images, 1 - 0.5 / images)
+    # the variance of log(error) from counting images, and what no such model can express
+    variance = (1 - error) / (error * images) + 0.03**2
+    return Target(error, -np.log(error), 1 / variance / np.mean(1 / variance))
+
+
 def kendall_tau(a: Array, b: Array) -> float:
     """Kendall's tau-b of two equally long vectors."""
     x = np.sign(a[:, None] - a[None])
@@ -132,12 +158,13 @@ def kendall_tau(a: Array, b: Array) -> float:
     return float((x * y).sum() / norm) if norm else 0.0
 
 
-def _folds(count: int, seed: int) -> list[Index]:
+def folds_of(count: int, seed: int) -> list[Index]:
+    """Ten parts of ``range(count)``, shuffled."""
     order = np.random.default_rng(seed).permutation(count)
     return [order[i::_FOLDS] for i in range(_FOLDS)]
 
 
-def _cross_predict(
+def cross_predict(
     count: int, folds: list[Index], predict: Callable[[Index, Index], Array]
 ) -> Array:
     """Out-of-fold predictions; ``predict(train indices, test indices)``."""
@@ -162,23 +189,19 @@ def fit_accuracy(
         raise UsageError(f"{len(pairs)} measured subnets", hint=f"at least {_MIN_PAIRS}")
     subnets = [s for s, _ in pairs]
     accuracy = np.array([a for _, a in pairs], dtype=np.float64)
-    # half an image keeps the logarithm finite
-    error = np.clip(1 - accuracy, 0.5 / images, 1 - 0.5 / images)
-    target = -np.log(error)
-    # the variance of log(error) from counting images, and what no additive model can express
-    variance = (1 - error) / (error * images) + 0.03**2
-    weight = 1 / variance / np.mean(1 / variance)
-    design, folds = _Design(space), _folds(len(pairs), seed)
+    goal = target_of(accuracy, images)
+    error, target, weight = goal.error, goal.score, goal.weight
+    design, folds = _Design(space), folds_of(len(pairs), seed)
     rows = design.rows(subnets)
 
     def additive(shared: float, own: float) -> Array:
         def predict(train: Index, test: Index) -> Array:
-            beta, constant = _ridge(
+            beta, constant = ridge(
                 rows[train], target[train], weight[train], design.penalty(shared, own)
             )
             return rows[test] @ beta + constant
 
-        return _cross_predict(len(pairs), folds, predict)
+        return cross_predict(len(pairs), folds, predict)
 
     def points_off(score: Array) -> float:
         return float(100 * np.abs(1 - np.exp(-score) - accuracy).mean())
@@ -198,12 +221,12 @@ def fit_accuracy(
             alpha = _kernel_weights(points[train], left[train], length, noise)
             return rbf(points[test], points[train], length) @ alpha
 
-        return out_of_fold + _cross_predict(len(pairs), folds, predict)
+        return out_of_fold + cross_predict(len(pairs), folds, predict)
 
     ranked = {choice: residual(*choice) for choice in product(_LENGTHS, _NOISES)}
     length, noise = min(ranked, key=lambda c: points_off(ranked[c]))
 
-    beta, constant = _ridge(rows, target, weight, design.penalty(shared, own))
+    beta, constant = ridge(rows, target, weight, design.penalty(shared, own))
     content = AccuracyFile(
         schema_version=1,
         space=space.name,
