@@ -40,10 +40,11 @@ from edgeofa.graph.ir import DType, Graph
 from edgeofa.graph.ops import macs
 from edgeofa.jsonio import dumps
 from edgeofa.paths import write_atomic
+from edgeofa.pieces import whole_subnet
 from edgeofa.spaces import Space, load_space
 from edgeofa.tables.store import find_table
 from edgeofa.targets import Target, load_target
-from edgeofa.tuning.networks import network, reference_subnets
+from edgeofa.tuning.networks import reference_subnets
 from edgeofa.tuning.records import all_records
 
 SPACES = ("cifar_lite", "cifar_micro")
@@ -275,7 +276,7 @@ def main() -> int:
         for space in map(load_space, options.space):
             for size, subnet in reference_subnets(space).items():
                 for precision in options.precision:
-                    graph = network(space, subnet, precision, options.seed)
+                    graph = whole_subnet(space, subnet).graph(precision, options.seed)
                     row = compare(target, device, space, size, graph, options.rounds, options.seed)
                     rows.append(row)
                     print(say(row), flush=True)

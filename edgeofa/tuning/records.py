@@ -40,17 +40,16 @@ class Heading(DataModel):
 
 
 class Record(DataModel):
-    """The best configuration known of a kernel.
+    """The best configuration known of a kernel, where it is not the default.
 
     ``ratio`` is its cost by the default's; ``default_ns`` what the default takes (modelled, or
     measured on the machine where it was tuned). ``trials``: how many configurations were compared.
-    ``schedules``: digest of the code that wrote them. A kernel whose default is the best has a
-    record too, with ratio 1.
+    ``schedules``: digest of the code that wrote them.
     """
 
     kernel: _Name
     config: dict[Annotated[str, Field(max_length=40)], int | Annotated[str, Field(max_length=40)]]
-    ratio: float = Field(gt=0, le=1)
+    ratio: float = Field(gt=0, lt=1)
     default_ns: float = Field(gt=0)
     evidence: Evidence
     trials: int = Field(gt=0)

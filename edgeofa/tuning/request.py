@@ -11,7 +11,7 @@ from edgeofa.backends.tvm.machine import machine_for
 from edgeofa.devices.registry import device_for
 from edgeofa.errors import UsageError
 from edgeofa.graph.ir import DType
-from edgeofa.paths import tuning_dirs
+from edgeofa.paths import cache_dir, tuning_dirs
 from edgeofa.pieces import Piece, find_piece
 from edgeofa.spaces import load_space
 from edgeofa.targets import Target, load_target
@@ -69,6 +69,7 @@ def tune_pieces(
         machine,
         device_for(target, request.device),
         request.out or tuning_dirs()[0],
+        cache_dir() / "tuning",
         limits=request.limits,
         seed=request.seed,
         progress=progress,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from math import prod
 
 from edgeofa.backends.tvm.templates import Config, Knobs
@@ -32,7 +32,12 @@ def freeze(config: Config) -> Frozen:
 
 
 def propose(
-    knobs: Knobs, default: Config, known: Mapping[Frozen, float | None], count: int, seed: str
+    knobs: Knobs,
+    default: Config,
+    known: Mapping[Frozen, float | None],
+    count: int,
+    seed: str,
+    hints: Sequence[Config] = (),
 ) -> list[Config]:
     """Up to ``count`` configurations that are not known; none when all are. Their knobs are in
     alphabetical order.
@@ -42,6 +47,7 @@ def propose(
         default: tried before all others.
         known: the cost of each configuration that was tried, None where it does not work.
         seed: of everything random.
+        hints: configurations that were good elsewhere, tried next; others' knobs may differ.
     """
     rng = random.Random(f"{seed} {len(known)}")
     found: dict[Frozen, Config] = {}
@@ -52,6 +58,9 @@ def propose(
             found.setdefault(key, dict(key))
 
     add(default)
+    for config in hints:
+        if config.keys() == knobs.keys() and all(config[k] in knobs[k] for k in knobs):
+            add(config)
     near = round(_NEAR * count)
     for config in _near_best(knobs, known, rng):
         if len(found) >= near:

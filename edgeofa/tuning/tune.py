@@ -1,7 +1,7 @@
 """Tune kernels for a device: search within a budget, keep what is faster beyond doubt.
 
-    pass 1: default and 7 others of each      pass 2: 8 more of each    ...      confirm, keep
-    |--- most work first, 4 kernels at once --|--- longest time first ---|-------|------------|
+    pass 1: default and 3 others of each      pass 2: 8 more of each    ...      confirm, keep
+    |--- most work first, 8 kernels at once --|--- longest time first ---|-------|------------|
 
 Every trial is in a journal before the next batch begins. The order depends on the seed and on what
 was found, never on the clock: a budget only says how far it goes, and a run with more of it goes
@@ -18,11 +18,11 @@ from math import prod
 from pathlib import Path
 
 from edgeofa.backends.tvm.backend import templates_digest
+from edgeofa.backends.tvm.kernels import Kernel
 from edgeofa.backends.tvm.machine import Machine
 from edgeofa.backends.tvm.templates import Config, Knobs, template_for
 from edgeofa.devices.base import Device, Evidence
 from edgeofa.errors import DeviceError
-from edgeofa.paths import cache_dir
 from edgeofa.tuning.build import Builders
 from edgeofa.tuning.evaluate import Candidate, Evaluator
 from edgeofa.tuning.journal import Trial, TuningJournal
@@ -32,7 +32,8 @@ from edgeofa.tuning.workload import Work
 
 #: candidates that are built and run together
 _BATCH = 32
-#: of one kernel among them
+#: of one kernel among them: at first its default and what was the best of others, then more
+_FIRST = 4
 _EACH = 8
 #: so many trials without a gain of at least _GAIN end a kernel's search
 _PATIENCE = 16
@@ -102,6 +103,7 @@ def tune(
     machine: Machine,
     device: Device,
     folder: Path,
+    journals: Path,
     *,
     limits: Limits = Limits(),
     seed: int = 0,
@@ -113,6 +115,7 @@ def tune(
     Args:
         works: what to tune, most work first.
         folder: of the records; other kernels' records in it stay.
+        journals: folder of what was tried.
 
     Raises ``DeviceError`` when no kernel's default runs.
     """
@@ -123,7 +126,7 @@ def tune(
     }
     begin = clock()
     with (
-        TuningJournal(cache_dir() / "tuning", machine.key, subject) as journal,
+        TuningJournal(journals, machine.key, subject) as journal,
         Builders() as builders,
     ):
         evaluator = Evaluator(machine, device, builders, seed=seed)
@@ -136,7 +139,10 @@ def tune(
                 break
         kept = run.verdicts()
     path = records_path(folder, machine.key)
-    records = {**(read_records(path, machine.key) if path.is_file() else {})}
+    tried = {t.kernel for t in kept}
+    old = read_records(path, machine.key) if path.is_file() else {}
+    # a default that stays is not recorded: it may become better with edgeofa
+    records = {k: r for k, r in old.items() if k not in tried}
     records |= {r.kernel: r for r in _records(kept, evaluator)}
     write_records(path, machine.key, records.values())
     return Tuning(
@@ -165,6 +171,7 @@ def _records(kept: Iterable[Tuned], evaluator: Evaluator) -> list[Record]:
             schedules=templates_digest(),
         )
         for t in kept
+        if t.ratio < 1
     ]
 
 
@@ -200,23 +207,38 @@ class _Run:
 
     def batches(self) -> Iterable[None]:
         """Make one batch of trials after another until nothing is left to try."""
-        pending = list(self._works)
-        while pending:
-            for part in _parts(pending, _BATCH // _EACH):
-                wanted = [c for k in part for c in self._next(k)]
-                if wanted:
-                    self._make(wanted)
-                    yield
-            works = self._defaults_ns()
-            if not works:
-                first = next(iter(self._trials.values()))
-                raise DeviceError(
-                    f"no default runs: {next(iter(first.values())).reason}",
-                    where=self._evaluator.device.name,
-                    hint="edgeofa doctor",
-                )
-            pending = [k for k in pending if k in works and self._is_open(k)]
-            pending.sort(key=lambda k: (-self._weight(k), k))
+        while wanted := self._batch():
+            self._make(wanted)
+            yield
+        if self._works and not self._defaults_ns():
+            first = next(iter(self._trials.values()))
+            raise DeviceError(
+                f"no default runs: {next(iter(first.values())).reason}",
+                where=self._evaluator.device.name,
+                hint="edgeofa doctor",
+            )
+
+    def _batch(self) -> list[Candidate]:
+        """What is tried next, by what is known and nothing else: the kernels with the fewest
+        trials, of those the heaviest; none when all searches are over."""
+        works = self._defaults_ns()
+        order = {key: number for number, key in enumerate(self._works)}
+        pending = [
+            k for k in self._works if (k in works or not self._trials[k]) and self._is_open(k)
+        ]
+        pending.sort(
+            key=lambda k: (
+                len(self._trials[k]) // _EACH if self._trials[k] else -1,
+                -self._weight(k) if k in works else 0.0,
+                order[k],
+            )
+        )
+        found: list[Candidate] = []
+        for key in pending:
+            if len(found) >= _BATCH:
+                break
+            found += self._next(key)
+        return found
 
     def _default(self, key: str) -> Config:
         kernel, machine = self._works[key].kernel, self._evaluator.machine
@@ -240,10 +262,22 @@ class _Run:
             return []
         trials, knobs = self._trials[key], self._knobs(key)
         kernel = self._works[key].kernel
-        count = min(_EACH, self._limits.trials - len(trials))
+        count = min(_EACH if trials else _FIRST, self._limits.trials - len(trials))
         known = {config: t.ns for config, t in trials.items()}
-        configs = propose(knobs, self._default(key), known, count, f"{self._seed} {key}")
+        hints = self._hints(kernel) if not trials else ()
+        configs = propose(knobs, self._default(key), known, count, f"{self._seed} {key}", hints)
         return [Candidate(kernel, config) for config in configs]
+
+    def _hints(self, kernel: Kernel) -> list[Config]:
+        """What was the best of kernels of its kind, the most frequent first."""
+        counts: dict[Frozen, int] = {}
+        for key, trials in self._trials.items():
+            other = self._works[key].kernel
+            is_kin = other.kind == kernel.kind and other.dtype == kernel.dtype
+            if is_kin and len(trials) > 1 and any(t.ns is not None for t in trials.values()):
+                best = freeze(_least(trials)[2])
+                counts[best] = counts.get(best, 0) + 1
+        return [dict(config) for config in sorted(counts, key=lambda c: (-counts[c], c))]
 
     def _is_open(self, key: str) -> bool:
         """There is something left to try, and hope for a gain."""

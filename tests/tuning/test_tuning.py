@@ -197,7 +197,6 @@ class Writers:
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("EDGEOFA_TUNING", str(tmp_path / "tuning"))
-    monkeypatch.setenv("EDGEOFA_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(tuning, "Builders", Writers)
     return tmp_path
 
@@ -206,7 +205,7 @@ def test_tuning_keeps_what_is_right_and_goes_on_after_its_budget(world: Path) ->
     works = [Work(POINTWISE, 3), Work(replace(POINTWISE, activation="none"), 1)]
     folder = world / "tuning"
     before = TvmBackend(A72).version()
-    whole = tune(works, A72, Bench(A72), folder / "whole", limits=Limits(None, 24))
+    whole = tune(works, A72, Bench(A72), folder / "whole", world / "a", limits=Limits(None, 24))
     assert whole.finished
     for found in whole.kernels:
         assert found.ratio < 1
@@ -214,12 +213,11 @@ def test_tuning_keeps_what_is_right_and_goes_on_after_its_budget(world: Path) ->
         assert abs(int(found.config["pixels"]) - 4) <= 1
         assert "its output is wrong" in " ".join(found.failures)
     # the same in pieces, each ended by its budget after one batch
-    (world / "cache").rename(world / "other")
     device, runs = Bench(A72), 0
-    while not tune(works, A72, device, folder, limits=Limits(0.0, 24)).finished:
+    while not tune(works, A72, device, folder, world / "b", limits=Limits(0.0, 24)).finished:
         runs += 1
         assert runs < 20
-    again = tune(works, A72, device, folder, limits=Limits(None, 24))
+    again = tune(works, A72, device, folder, world / "b", limits=Limits(None, 24))
     assert runs > 1
     assert again.new_trials == 0
     assert again.kernels == whole.kernels
@@ -262,7 +260,7 @@ def test_a_clock_keeps_only_what_is_surely_faster(world: Path) -> None:
                 outcomes.append(replace(o, job=job, samples_ns=(ns,), evidence="measured"))
             return outcomes
 
-    found = tune([Work(POINTWISE, 1)], A72, Clock(A72), world / "t", limits=Limits(None, 16))
+    found = tune([Work(POINTWISE, 1)], A72, Clock(A72), world / "t", world, limits=Limits(None, 16))
     (kernel,) = found.kernels
     default = template_for(POINTWISE, A72).default(POINTWISE, A72)["inner"]
     if default == "channels":
@@ -284,7 +282,7 @@ def test_a_kernel_is_tuned_on_the_emulated_board(
     monkeypatch.setenv("EDGEOFA_TUNING", str(tmp_path))
     works = [Work(replace(POINTWISE, dtype="int8"), 1), Work(DEPTHWISE, 1)]
     device = device_for(load_target("rpi4"))
-    found = tune(works, A72, device, tmp_path, limits=Limits(None, 4))
+    found = tune(works, A72, device, tmp_path, tmp_path, limits=Limits(None, 4))
     assert found.finished
     assert found.evidence == "modelled"
     assert {t.kernel for t in found.kernels} == {w.kernel.key for w in works}
@@ -297,7 +295,7 @@ def test_a_default_that_does_not_run_is_said(world: Path) -> None:
             return [Failure(job, "out of order") for job in jobs]
 
     with pytest.raises(DeviceError, match="out of order"):
-        tune([Work(POINTWISE, 1)], A72, Nothing(A72), world)
+        tune([Work(POINTWISE, 1)], A72, Nothing(A72), world, world)
 
 
 def _record(**changes: object) -> Record:
