@@ -31,6 +31,7 @@ from edgeofa.spaces.space import Layer, Space, Subnet
 
 __all__ = [
     "Target",
+    "check_enough",
     "cross_predict",
     "fit_accuracy",
     "folds_of",
@@ -150,6 +151,12 @@ def target_of(accuracy: Array, images: int) -> Target:
     return Target(error, -np.log(error), 1 / variance / np.mean(1 / variance))
 
 
+def check_enough(pairs: int) -> None:
+    """Raises ``UsageError`` for fewer pairs than a model can be fitted to."""
+    if pairs < _MIN_PAIRS:
+        raise UsageError(f"{pairs} measured subnets", hint=f"at least {_MIN_PAIRS}")
+
+
 def kendall_tau(a: Array, b: Array) -> float:
     """Kendall's tau-b of two equally long vectors."""
     x = np.sign(a[:, None] - a[None])
@@ -185,8 +192,7 @@ def fit_accuracy(
         evidence: one sentence on what the pairs were measured on.
         seed: of the folds.
     """
-    if len(pairs) < _MIN_PAIRS:
-        raise UsageError(f"{len(pairs)} measured subnets", hint=f"at least {_MIN_PAIRS}")
+    check_enough(len(pairs))
     subnets = [s for s, _ in pairs]
     accuracy = np.array([a for _, a in pairs], dtype=np.float64)
     goal = target_of(accuracy, images)

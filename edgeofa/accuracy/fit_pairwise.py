@@ -20,7 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeofa.accuracy.features import space_digest
-from edgeofa.accuracy.fit import cross_predict, folds_of, kendall_tau, ridge, target_of
+from edgeofa.accuracy.fit import (
+    check_enough,
+    cross_predict,
+    folds_of,
+    kendall_tau,
+    ridge,
+    target_of,
+)
 from edgeofa.accuracy.pairwise import PairwiseAccuracy, PairwiseFile
 from edgeofa.spaces.space import Layer, Space, Subnet
 
@@ -146,6 +153,7 @@ def fit_pairwise(
         images: how many images each accuracy was measured on.
         seed: of the folds, which are the additive model's.
     """
+    check_enough(len(pairs))
     accuracy = np.array([a for _, a in pairs], dtype=np.float64)
     target, design = target_of(accuracy, images), _Design(space)
     rows, folds = design.rows([s for s, _ in pairs]), folds_of(len(pairs), seed)

@@ -50,6 +50,36 @@ def report(space: SpaceOption, json: JsonOption = False) -> None:
 
 
 @app.command()
+def fit(
+    space: SpaceOption,
+    out: Annotated[Path, typer.Option(help="File of the model, for --predictor.")],
+    journal: Annotated[
+        Path | None,
+        typer.Option(help="Measured subnets of `train measure`; by default the bundle's pairs."),
+    ] = None,
+    images: Annotated[
+        int | None, typer.Option(help="Images that each of the journal was measured on.", min=1)
+    ] = None,
+    kind: Annotated[str, typer.Option(help="additive or pairwise.")] = "pairwise",
+    seed: Annotated[int, typer.Option(help="Of the folds of the cross-validation.")] = 0,
+    json: JsonOption = False,
+) -> None:
+    """Fit an accuracy model to measured subnets, and say how good it is."""
+    from edgeofa.accuracy.refit import refit
+    from edgeofa.jsonio import dumps
+    from edgeofa.spaces import load_space
+
+    found = refit(load_space(space), kind, out, journal, images, seed)
+    if json:
+        typer.echo(dumps(found))
+        return
+    typer.echo(
+        f"{out}: {kind}, {found.pairs} subnets, {found.points:.2f} points mean absolute error, "
+        f"Kendall's tau {found.tau:.3f}"
+    )
+
+
+@app.command()
 def check(
     subnet: Annotated[str, typer.Option(help="Subnet, as solve and deploy print it.")],
     data: Annotated[Path, typer.Option(help="Labelled pictures, see `edgeofa deploy --data`.")],
