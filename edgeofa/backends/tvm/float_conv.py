@@ -217,6 +217,11 @@ class FloatConv(_FloatConvolution):
     def default(self, kernel: Kernel, machine: Machine) -> Config:
         lanes, columns = machine.lanes(4), _line(kernel)
         needed = -(-kernel.output[2] // lanes)
+        # the end of one tile and the beginning of the next overlap only where both are short
+        terms = self.weight_count(kernel)
+        sums = machine.registers
+        if machine.lane_multiply and terms < 64:
+            sums = 8 if terms <= 16 else 16
         best: tuple[float, int, int] | None = None
         knobs = self.knobs(kernel, machine)
         for vectors in (v for v in knobs["vectors"] if isinstance(v, int)):
@@ -225,6 +230,8 @@ class FloatConv(_FloatConvolution):
                 # weights, and (with lanes) the inputs, are in registers beside the sums
                 spare = vectors + (tile if machine.lane_multiply else 1)
                 if vectors > needed or tile * vectors + spare > machine.registers:
+                    continue
+                if tile * vectors > sums or tile > sums // 2:
                     continue
                 loads = 1 / tile + (0.25 if machine.lane_multiply else 0.5) / vectors
                 waste = (-(-columns // tile) * tile / columns) * (
