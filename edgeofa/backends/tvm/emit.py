@@ -132,7 +132,9 @@ class Emitter:
     def _allocate(self, elements: int, dtype: str, name: str, scope: str) -> Buffer:
         buffer = tirx.decl_buffer((elements,), dtype, self._name(name), scope=scope, layout=None)
         # on the stack, where the compiler sees it, and not from the runtime's pool
-        self._blocks[-1].append(tirx.AllocBuffer(buffer, {"disable_lower_builtin": tirx.IntImm("bool", 1)}))
+        self._blocks[-1].append(
+            tirx.AllocBuffer(buffer, {"disable_lower_builtin": tirx.IntImm("bool", 1)})
+        )
         return buffer
 
     def store(self, buffer: Buffer, index: int | Expr, value: Expr, lanes: int = 1) -> None:
