@@ -14,13 +14,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeofa.backends.tvm.machine import MACHINES
+from edgeofa.devices.base import Job, Measurement
 from edgeofa.errors import UnsupportedOperator
 from edgeofa.graph.blocks import subnet_graph
 from edgeofa.graph.builder import GraphBuilder
 from edgeofa.graph.ir import Array, Graph
 from edgeofa.graph.quantize import quantize_with
 from edgeofa.graph.reference import run
+from edgeofa.setup import requirements
 from edgeofa.spaces import load_space
+from edgeofa.targets import load_target
 
 tvm = pytest.importorskip("tvm")
 
@@ -125,6 +128,36 @@ def test_code_for_arm_uses_integer_dot_products(machine: str, tmp_path: Path) ->
     # depthwise layers multiply pairs of taps on both
     assert smlal.sum() > 20
     assert (sadalp.sum() > 20) == (machine == "cortex-a72")
+
+
+RPI4 = load_target("rpi4")
+MISSING = [r.name for r in requirements(RPI4) if r.is_missing]
+
+
+@pytest.mark.emulated
+@pytest.mark.device
+@pytest.mark.skipif(bool(MISSING), reason=f"edgeofa doctor: missing {', '.join(MISSING)}")
+def test_outputs_of_an_emulated_a72(tmp_path: Path) -> None:
+    from edgeofa.backends.tvm.backend import TvmBackend
+    from edgeofa.devices.qemu_user import QemuUserDevice
+
+    graphs = [sample_graphs.int8_graph(case) for case in ("network", "average_pool")]
+    graphs.append(sample_graphs.finer_output(sample_graphs.int8_graph("conv_uneven_pads")))
+    backend = TvmBackend(MACHINES["cortex-a72"])
+    jobs = [
+        Job(
+            backend.compile(graph, tmp_path / f"{number}.so").path,
+            "tvm",
+            input=_stored(graph),
+            want_output=True,
+            timed=False,
+        )
+        for number, graph in enumerate(graphs)
+    ]
+    for graph, job, outcome in zip(graphs, jobs, QemuUserDevice(RPI4).run(jobs), strict=True):
+        assert isinstance(outcome, Measurement), outcome
+        assert job.input is not None
+        np.testing.assert_array_equal(outcome.output, run(graph, job.input))
 
 
 def test_a_pool_too_large_for_exact_quotients_is_refused() -> None:

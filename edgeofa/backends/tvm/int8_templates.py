@@ -120,10 +120,13 @@ class Depthwise(_Linear):
         return {"pixels": (1, 2, 3, 4, 5, 6, 7, 8)}
 
     def default(self, kernel: Kernel, machine: Machine) -> Config:
-        most = 2 if machine.registers == 16 else 4
+        # on x86 wider tiles of larger windows are hardly faster, and twice as long in compilation
+        large = not machine.is_arm and (kernel.window != (3, 3) or kernel.stride != (1, 1))
+        most = 2 if machine.registers == 16 or large else 4
+        # tiles that are even: a narrow rest would be code of its own
+        options = (most, most + 1, max(most - 1, 2))
         width = kernel.output[-2]
-        # even tiles: a narrow rest would be code of its own
-        return {"pixels": next((p for p in (most, most + 1, most - 1) if width % p == 0), most)}
+        return {"pixels": next((p for p in options if width % p == 0), most)}
 
     def function(
         self, kernel: Kernel, machine: Machine, config: Config, statics: tuple[int, ...], name: str
