@@ -24,8 +24,8 @@ DIGEST = "0123456789abcdef" * 4
 SIZE = 3000
 
 
-def build_host_board(folder: Path) -> Path:
-    """The program, or a skip where no compiler with sanitizers is."""
+def build_host_board(folder: Path, digest: str = DIGEST) -> Path:
+    """The program, or a skip where no compiler with sanitizers is. ``digest``: its image's."""
     runtime = data_dir() / "targets" / "runtime" / "mcu"
     source = Path(__file__).parent / "devices" / "host_board.c"
     if shutil.which("gcc") is None:
@@ -33,6 +33,7 @@ def build_host_board(folder: Path) -> Path:
     program = folder / "host_board"
     command = ["gcc", "-std=gnu11", "-O1", "-g", "-Wall", "-Wextra", "-Werror"]
     command += ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+    command.append(f'-DDIGEST="{digest}"')
     command += [f"-I{runtime / 'include'}", f"-I{runtime / 'protocol'}", str(source)]
     command += [str(runtime / "protocol" / name) for name in ("frame.c", "server.c")]
     subprocess.run([*command, "-o", str(program)], check=True, timeout=120)

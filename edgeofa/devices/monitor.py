@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edgeofa.devices.serial_port import open_port
+from edgeofa.devices.serial_port import alone_on, open_port
 from edgeofa.devices.serial_protocol import (
     BoardInfo,
     BoardLink,
@@ -60,7 +60,7 @@ def observe(
     name = port or target.mcu.serial.port
     if name is None:
         raise UsageError("no port is known", where=f"target {target.name}", hint="--port PORT")
-    with open_port(name, target.mcu.serial.baud) as line:
+    with alone_on(name), open_port(name, target.mcu.serial.baud) as line:
         link = BoardLink(line, name)
         board = link.identify()
         if board.target != target.name:

@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from filelock import FileLock, Timeout
-
 from edgeofa.backends.firmware.backend import FirmwareBackend
 from edgeofa.backends.firmware.link import (
     CompiledNetwork,
@@ -37,10 +35,9 @@ from edgeofa.devices.mcu_jobs import (
     perform,
     read_jobs,
 )
-from edgeofa.devices.serial_port import open_port
+from edgeofa.devices.serial_port import alone_on, open_port
 from edgeofa.devices.serial_protocol import MAX_RUNS, BoardLink, clock_error
 from edgeofa.errors import DeviceError, UsageError
-from edgeofa.paths import cache_dir
 from edgeofa.targets import Target
 
 #: for one answer to ``run``, which may hold 64 inferences
@@ -93,16 +90,8 @@ class SerialBoardDevice(Device):
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        name = "".join(c if c.isalnum() else "_" for c in self._port)
-        lock = FileLock(cache_dir() / f"serial-{name}.lock", is_singleton=True)
-        try:
-            lock.acquire(timeout=60)
-        except Timeout:
-            raise DeviceError("another edgeofa uses this board", where=self.name) from None
-        try:
+        with alone_on(self._port):
             yield
-        finally:
-            lock.release()
 
     def run(
         self, jobs: Sequence[Job], *, threads: int = 1, progress: Progress | None = None

@@ -9,9 +9,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
+from filelock import FileLock, Timeout
+
 from edgeofa.errors import DeviceError
+from edgeofa.paths import cache_dir
 
 _CHUNK = 4096
+#: until a port that another edgeofa uses counts as taken
+_LOCK_S = 60.0
 
 
 class Port(Protocol):
@@ -47,6 +52,24 @@ def open_port(name: str, baud: int, *, timeout_s: float = 5.0) -> Iterator[Port]
         yield port
     finally:
         _close(port)
+
+
+@contextmanager
+def alone_on(name: str) -> Iterator[None]:
+    """Keeps other edgeofas off a port while it is flashed, asked or measured, by turns with tools
+    that open it themselves. Raises ``DeviceError`` when another one does not let go of it."""
+    key = "".join(c if c.isalnum() else "_" for c in name[:200])
+    lock = FileLock(cache_dir() / f"serial-{key}.lock", is_singleton=True)
+    try:
+        lock.acquire(timeout=_LOCK_S)
+    except Timeout:
+        raise DeviceError(
+            "another edgeofa uses this board", where=name, hint="wait until it is done"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _open(name: str, baud: int, timeout_s: float) -> Any:

@@ -30,7 +30,9 @@ static int8_t *net_input(void) { return (int8_t *)arena; }
 static const int8_t *net_output(void) { return (const int8_t *)arena + SIZE; }
 static uint8_t *net_arena(void) { return arena; }
 
+#ifndef DIGEST
 #define DIGEST "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+#endif
 
 static const edgeofa_network network = {DIGEST,     net_init,  net_run, net_input, net_output,
                                         net_arena,  SIZE,      SIZE,    sizeof arena, 0, 2};

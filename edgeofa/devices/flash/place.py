@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,7 +15,7 @@ from edgeofa.backends.firmware.link import FirmwareImage, link, read_network
 from edgeofa.devices.flash import copy, esptool, gdb, openocd, pyocd, stm32flash
 from edgeofa.devices.flash.base import TIMEOUT_S, FlashRequest
 from edgeofa.devices.mcu_jobs import check_board
-from edgeofa.devices.serial_port import open_port
+from edgeofa.devices.serial_port import alone_on, open_port
 from edgeofa.devices.serial_protocol import BoardLink
 from edgeofa.errors import DeviceError, UsageError
 from edgeofa.microcontroller import Flashing, FlashMethod
@@ -118,7 +119,9 @@ def flash_network(
     mcu = target.mcu.model_copy(update={"flashing": flashing})
     image = link(target, [read_network(artifact)], emulated=emulated)
     chosen = target.model_copy(update={"mcu": mcu})
-    return flash_image(chosen, image, port=port, timeout_s=timeout_s)
+    line = port or mcu.serial.port
+    with nullcontext() if line is None else alone_on(line):
+        return flash_image(chosen, image, port=port, timeout_s=timeout_s)
 
 
 def wait_for(
