@@ -80,7 +80,9 @@ class Conv(_Linear):
         most = {"mlal": 1, "sdot": 4, "vnni": 4, "none": 2}[machine.dot]
         blocks = next(b for b in range(min(most, count), 0, -1) if count % b == 0 or b == 2)
         if machine.dot == "mlal":
-            pixels = 4
+            # a short reduction with a tail is unrolled whole: less fits into the registers
+            depth = kernel.input[-1] * kernel.window[0] * kernel.window[1]
+            pixels = 3 if depth == 24 else 4
         else:
             registers = machine.registers - 4 if machine.registers > 16 else 12
             pixels = max(p for p in (1, 2, 3, 4, 6, 8) if p * blocks <= registers - blocks)
@@ -122,7 +124,9 @@ class Depthwise(_Linear):
     def default(self, kernel: Kernel, machine: Machine) -> Config:
         # on x86 wider tiles of larger windows are hardly faster, and twice as long in compilation
         large = not machine.is_arm and (kernel.window != (3, 3) or kernel.stride != (1, 1))
-        most = 2 if machine.registers == 16 or large else 4
+        # on Arm a pixel more of a small window only lengthens the code
+        small = machine.is_arm and kernel.window == (3, 3)
+        most = 2 if machine.registers == 16 or large or small else 4
         # tiles that are even: a narrow rest would be code of its own
         options = (most, most + 1, max(most - 1, 2))
         width = kernel.output[-2]
