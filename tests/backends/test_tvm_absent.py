@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 from importlib import metadata
@@ -11,12 +12,15 @@ from sample_graphs import float_graph, images
 
 from edgeofa.backends.registry import check_backend, get_backend, why_not
 from edgeofa.backends.tvm import installed
+from edgeofa.deploy import _compilable
 from edgeofa.devices.libraries import installed_library
 from edgeofa.devices.local import LocalDevice
 from edgeofa.errors import DeviceError, SetupError, UsageError
 from edgeofa.networks import Network
 from edgeofa.placement import place
 from edgeofa.setup import prepare, requirements
+from edgeofa.solver.inputs import load_candidates
+from edgeofa.spaces import load_space
 from edgeofa.targets import load_target
 
 HOST, RPI4 = load_target("host"), load_target("rpi4")
@@ -81,6 +85,15 @@ def test_a_deployment_goes_on_with_the_others(tvm: str, tmp_path) -> None:
     assert installed.PIP_COMMAND in left.failure
     with pytest.raises(DeviceError, match="pip install apache-tvm"):
         place(network, ("tvm",), HOST, LocalDevice(), tmp_path, 1)
+
+
+def test_no_subnet_is_planned_for_what_cannot_be_compiled(tvm: str) -> None:
+    (known,) = load_candidates(RPI4, load_space("cifar_micro"), "litert", "int8", proxy=True)
+    header = dataclasses.replace(known.table.header, backend="tvm")
+    foreign = dataclasses.replace(known, table=dataclasses.replace(known.table, header=header))
+    assert _compilable([foreign, known]) == [known]
+    with pytest.raises(SetupError, match="apache-tvm"):
+        _compilable([foreign])
 
 
 def test_tables_are_judged_without_it() -> None:
