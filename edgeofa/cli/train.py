@@ -43,6 +43,7 @@ def run(
     schedule: Annotated[
         str, typer.Option(help="sandwich, progressive or delayed (docs/training.md).")
     ] = "sandwich",
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     refine: Annotated[
         Path | None, typer.Option(help="State of a finished training to refine.")
     ] = None,
@@ -57,7 +58,10 @@ def run(
     if minutes is None and until is None and steps is None and macs is None:
         raise UsageError("how long?", hint="--minutes, --until, --steps or --macs")
     progress = train(
-        space, data, out, minutes, until, steps, seed, _log, refine, schedule=schedule, macs=macs
+        *(space, data, out, minutes, until, steps, seed, _log, refine),
+        schedule=schedule,
+        macs=macs,
+        device=device,
     )
     if json:
         typer.echo(dumps(progress))

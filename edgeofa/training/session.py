@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from filelock import FileLock, Timeout
 
-from edgeofa.errors import UsageError
+from edgeofa.errors import MissingMaterial, UsageError
 from edgeofa.spaces import load_space
 from edgeofa.training.data import is_archive, load_images
 from edgeofa.training.parallel import join_workers
@@ -47,6 +47,7 @@ def train(
     refine: Path | None = None,
     schedule: str = "sandwich",
     macs: float | None = None,
+    device: str = "cpu",
 ) -> Progress:
     """Trains the supernet of a space until the first of the limits; resumes the state in ``out``.
 
@@ -57,9 +58,11 @@ def train(
         refine: folder of a finished training whose supernet this one refines.
         schedule: a name of :data:`edgeofa.training.schedules.SCHEDULES`.
         macs: multiply-accumulates of forward and backward passes.
+        device: ``cpu`` or ``cuda``.
     """
     # one thread a process: two collapse when the machine is shared
     torch.set_num_threads(1)
+    _check_device(device)
     space = load_space(space_name)
     images, held_out = load_images(data, "train", space), load_images(data, "held_out", space)
     if not is_archive(data):
@@ -76,6 +79,7 @@ def train(
             log=log if workers.first else _silent,
             workers=workers,
             schedule_name=schedule,
+            device=device,
         )
         if not trainer.resume() and refine is not None:
             trainer.start_from(refine / "state.pt")
@@ -88,6 +92,21 @@ def train(
         if workers.first:
             write_record(trainer, budget)
         return trainer.progress
+
+
+def _check_device(device: str) -> None:
+    if device not in ("cpu", "cuda"):
+        raise UsageError(f"no device to train on: {device[:40]!r}", hint="cpu or cuda")
+    if device == "cpu":
+        return
+    if not torch.cuda.is_available():
+        raise MissingMaterial(
+            "torch finds no CUDA device here", hint="--device cpu, or a torch built for CUDA"
+        )
+    if torch.distributed.is_torchelastic_launched():
+        raise UsageError(
+            "several processes train on CPUs alone", hint="--device cuda without torchrun"
+        )
 
 
 def _silent(_: str) -> None:

@@ -96,6 +96,8 @@ class Trainer:
     #: this process among those that train together
     workers: Workers = field(default_factory=Workers)
     schedule_name: str = "sandwich"
+    #: cpu, or cuda: there the plain torch network, in bfloat16 where the hardware has it
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         torch.manual_seed(self.seed)
@@ -104,11 +106,12 @@ class Trainer:
         self.curve: list[dict[str, float]] = []
         self.teacher: Supernet | None = None
         self.supernet = Supernet(self.space)
-        self._forward = fast_path(self.space)
+        self._forward = fast_path(self.space) if self.device == "cpu" else None
         if self.recipe.imagenet:
             load_lite0(self.supernet, find_lite0_weights())
         nn.init.zeros_(self.supernet.classifier.weight)
         nn.init.zeros_(self.supernet.classifier.bias)
+        self.supernet.to(self.device)
         self.average = copy.deepcopy(self.supernet).requires_grad_(False)
         self._epoch, self._order = -1, torch.empty(0)
         self._optimiser = self._new_optimiser()
@@ -240,8 +243,9 @@ class Trainer:
         low, middle = resolutions[0], resolutions[len(resolutions) // 2]
         subnets = [self.space.largest(middle), self.space.smallest(low)]
         subnets += [self.space.sample_by_choice(rng, middle) for _ in range(3)]
+        average = self.average if self.device == "cpu" else copy.deepcopy(self.average).cpu()
         largest, smallest, *others = (
-            subnet_accuracy(self.average, s, recalibration.pixels, sample) for s in subnets
+            subnet_accuracy(average, s, recalibration.pixels, sample) for s in subnets
         )
         point = {
             "step": float(state.step),
@@ -280,8 +284,12 @@ class Trainer:
         self.progress.training_macs += passes * macs
         if self._forward is not None:
             return self._forward(supernet, x, subnet)
-        logits: Tensor = supernet(x.permute(0, 3, 1, 2), subnet)
-        return logits
+        # a view that torch knows as channels-last
+        x = x.to(self.device).permute(0, 3, 1, 2)
+        half = self.device != "cpu" and torch.cuda.is_bf16_supported()
+        with torch.autocast(self.device, torch.bfloat16, enabled=half):
+            logits: Tensor = supernet(x, subnet)
+        return logits.float()
 
     def _enter(self, phase: int) -> None:
         """Begins a phase of the schedule."""
@@ -319,7 +327,7 @@ class Trainer:
         share = self.workers.share(len(index))
         # all augment the whole batch, so that an image's augmentation does not depend on how many
         pixels = augment(self.train.pixels[index], generator)[share]
-        labels = self.train.labels[index][share]
+        labels = self.train.labels[index][share].to(self.device)
         step = self.schedule.step(done, state.step - state.restarted, rng)
         # a coarse budget may leap over a phase; what it would have begun with counts all the same
         while state.phase < step.phase:
