@@ -33,6 +33,8 @@ _STATUS = {
     6: "another version of the protocol",
 }
 MAX_RUNS = 64
+#: that the firmware has room for
+_MAX_LAYERS = 256
 #: waits until board and computer agree this well, or they are taken to disagree
 _CLOCK_ATTEMPTS, _CLOCK_AGREES = 4, 0.02
 
@@ -151,6 +153,8 @@ class BoardLink:
             if rest or len(answer) < 4:
                 raise self._strange("cycles of layers")
             (total,) = struct.unpack_from("<I", answer)
+            if total > _MAX_LAYERS:
+                raise self._strange(f"cycles of {total} layers: {_MAX_LAYERS} are recorded at most")
             found += [struct.unpack_from("<HQ", answer, 4 + 10 * i)[1] for i in range(count)]
             if count == 0:
                 break
