@@ -8,6 +8,7 @@ import numpy as np
 
 from edgeofa.backends.tvm.backend import TvmBackend
 from edgeofa.backends.tvm.machine import MACHINES, host_machine
+from edgeofa.backends.tvm.program import Choose
 from edgeofa.graph.ir import Array, Graph
 
 
@@ -18,12 +19,18 @@ def runnable() -> list[str]:
     return order[: order.index(own) + 1] if own in order else [own]
 
 
-def run_library(graph: Graph, x: Array, folder: Path, machine: str | None = None) -> Array:
+def run_library(
+    graph: Graph,
+    x: Array,
+    folder: Path,
+    machine: str | None = None,
+    choose: Choose | None = None,
+) -> Array:
     """Output of the compiled graph for one input as stored."""
     import tvm
     import tvm_ffi
 
-    backend = TvmBackend(MACHINES[machine] if machine else None)
+    backend = TvmBackend(MACHINES[machine] if machine else None, choose)
     path = folder / f"{graph.name[:40].replace('/', '-')}-{machine}.so"
     backend.compile(graph, path)
     main = tvm_ffi.load_module(str(path))["main"]
