@@ -19,12 +19,15 @@ from edgeofa.backends.tvm.kernels import Kernel
 from edgeofa.backends.tvm.machine import MACHINES
 from edgeofa.backends.tvm.program import Choose
 from edgeofa.backends.tvm.templates import Config, checked, template_for
+from edgeofa.devices.base import Job, Measurement
 from edgeofa.errors import UnsupportedOperator
 from edgeofa.graph.blocks import subnet_graph
 from edgeofa.graph.builder import GraphBuilder
 from edgeofa.graph.ir import Array, Graph
 from edgeofa.graph.reference import run
+from edgeofa.setup import requirements
 from edgeofa.spaces import load_space
+from edgeofa.targets import load_target
 
 tvm = pytest.importorskip("tvm")
 
@@ -121,6 +124,32 @@ def _at(count: int, offset: int) -> Array:
     memory = np.zeros(count + 32, np.float32)
     first = -memory.ctypes.data % 64 // 4 + offset
     return memory[first : first + count]
+
+
+RPI4 = load_target("rpi4")
+MISSING = [r.name for r in requirements(RPI4) if r.is_missing]
+
+
+@pytest.mark.emulated
+@pytest.mark.device
+@pytest.mark.skipif(bool(MISSING), reason=f"edgeofa doctor: missing {', '.join(MISSING)}")
+def test_outputs_of_an_emulated_a72(tmp_path: Path) -> None:
+    from edgeofa.backends.tvm.backend import TvmBackend
+    from edgeofa.devices.qemu_user import QemuUserDevice
+
+    backend = TvmBackend().for_target(RPI4)
+    assert backend.machine == A72
+    graphs = [sample_graphs.float_graph(case) for case in ("network", "conv_uneven_pads")]
+    inputs = [sample_graphs.images(g.input_tensor.shape, 1)[:1] for g in graphs]
+    paths = [backend.compile(g, tmp_path / f"{n}.so").path for n, g in enumerate(graphs)]
+    jobs = [
+        Job(path, "tvm", input=x, want_output=True, timed=False)
+        for path, x in zip(paths, inputs, strict=True)
+    ]
+    for graph, x, outcome in zip(graphs, inputs, QemuUserDevice(RPI4).run(jobs), strict=True):
+        assert isinstance(outcome, Measurement), outcome
+        expected = run(graph, x.astype(np.float64))
+        np.testing.assert_allclose(outcome.output, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_sums_are_fused_into_the_later_operand() -> None:
