@@ -40,6 +40,7 @@ from edgeofa.spaces import Space, Subnet, load_space  # noqa: E402
 from edgeofa.training.data import Images, load_images  # noqa: E402
 from edgeofa.training.recipe import Phase, Recipe, recipe_for  # noqa: E402
 from edgeofa.training.record import draw_curves, write_record  # noqa: E402
+from edgeofa.training.session import alone  # noqa: E402
 from edgeofa.training.trainer import Budget, Trainer  # noqa: E402
 
 ARMS = ("progressive", "sandwich", "delayed", "delayed@0.4")
@@ -131,8 +132,13 @@ def arm_budget(name: str, macs: float) -> tuple[str, float]:
 
 
 def run_arm(name: str, seed: int, options: argparse.Namespace) -> Arm:
-    """Trains, or goes on training, and measures; a finished arm is read back."""
+    """Trains, or goes on training, and measures; what is finished is read back."""
     folder = options.out / f"{name}-seed{seed}"
+    with alone(folder):
+        return _run_arm(name, seed, folder, options)
+
+
+def _run_arm(name: str, seed: int, folder: Path, options: argparse.Namespace) -> Arm:
     schedule, macs = arm_budget(name, options.macs)
     space = load_space(SPACE)
     train = load_images(options.data, "train", space)

@@ -20,7 +20,7 @@ from edgeofa.training.record import write_record
 from edgeofa.training.state import Progress
 from edgeofa.training.trainer import Budget, Trainer
 
-__all__ = ["seconds_until", "train"]
+__all__ = ["alone", "seconds_until", "train"]
 
 
 def seconds_until(clock: str, now: datetime) -> float:
@@ -68,7 +68,7 @@ def train(
     if not is_archive(data):
         # a test picture that cannot be read is said now, not after hours of training
         load_images(data, "test", space)
-    with join_workers() as workers, _alone(out) if workers.first else nullcontext():
+    with join_workers() as workers, alone(out) if workers.first else nullcontext():
         trainer = Trainer(
             space=space,
             recipe=recipe_for(space, refine=refine is not None),
@@ -114,7 +114,7 @@ def _silent(_: str) -> None:
 
 
 @contextmanager
-def _alone(out: Path) -> Iterator[None]:
+def alone(out: Path) -> Iterator[None]:
     """One training at a time writes to a folder; the lock ends with its process."""
     out.mkdir(parents=True, exist_ok=True)
     lock = FileLock(out / ".lock")

@@ -24,7 +24,7 @@ from edgeofa.training.imagenet import load_lite0
 from edgeofa.training.publish import CalibrationCost, Facts, SubnetResult, export_weights, judge
 from edgeofa.training.recalibrate import subnet_accuracy
 from edgeofa.training.recipe import recipe_for
-from edgeofa.training.session import _alone, seconds_until
+from edgeofa.training.session import alone, seconds_until
 from edgeofa.training.state import Progress, read_progress
 from edgeofa.training.synthesize import Nearness, nearness, synthesize
 from edgeofa.training.trainer import Budget, Trainer
@@ -196,12 +196,12 @@ def test_the_state_of_another_training_is_refused(space: Space, tmp_path: Path) 
 
 
 def test_one_training_at_a_time_in_a_folder(tmp_path: Path) -> None:
-    with _alone(tmp_path / "out"):
-        with pytest.raises(UsageError, match="another training"), _alone(tmp_path / "out"):
+    with alone(tmp_path / "out"):
+        with pytest.raises(UsageError, match="another training"), alone(tmp_path / "out"):
             pass
-        with _alone(tmp_path / "other"):
+        with alone(tmp_path / "other"):
             pass
-    with _alone(tmp_path / "out"):
+    with alone(tmp_path / "out"):
         pass
 
 
