@@ -74,9 +74,10 @@ class Builders:
         return self
 
     def __exit__(self, *_: object) -> None:
+        # first: a process that still compiles is put back only when it has done so
+        self._pool.shutdown(cancel_futures=True)
         while not self._idle.empty():
             self._idle.get().end()
-        self._pool.shutdown()
 
     def build(self, tasks: Sequence[Task]) -> list[str | None]:
         """None for each library that was written, else why it was not."""
@@ -99,6 +100,8 @@ class _Worker:
 
     def ask(self, task: Task, limit_s: float) -> str | None:
         """Why a library could not be written; None where it was."""
+        if self._process is not None and self._process.poll() is not None:
+            self.end()  # it died after its last answer, which is not this task's fault
         if self._process is None:
             self._process = subprocess.Popen(
                 self._command,

@@ -110,7 +110,7 @@ class Evaluator:
     def _subject(self, kernel: Kernel) -> Subject:
         key = kernel.plain.key
         if key not in self._subjects:
-            self._subjects[key] = make_subject(kernel, self.machine)
+            self._subjects[key] = make_subject(kernel)
         return self._subjects[key]
 
     def _check(

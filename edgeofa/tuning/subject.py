@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from edgeofa.backends.tvm.fuse import fuse
 from edgeofa.backends.tvm.kernels import Kernel
 from edgeofa.backends.tvm.library import link
 from edgeofa.backends.tvm.machine import Machine
-from edgeofa.backends.tvm.program import arrange_calls, make_program
-from edgeofa.backends.tvm.templates import Call, Config
+from edgeofa.backends.tvm.program import arrange, make_program
+from edgeofa.backends.tvm.templates import Config
 from edgeofa.errors import UsageError
 from edgeofa.graph.builder import GraphBuilder
-from edgeofa.graph.ir import Array, Graph, Tensor
+from edgeofa.graph.ir import Array, Graph
 from edgeofa.graph.quantize import quantize_with
 from edgeofa.graph.reference import quantization, quantize_array, run
 
@@ -27,43 +26,32 @@ _RELATIVE = 1e-4
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """A kernel with random weights and a random input; both are the same every time."""
+    """A kernel as a network of its own, with random weights and a random input; both are the same
+    every time."""
 
-    call: Call
-    source: Tensor
-    sink: Tensor
+    kernel: Kernel
+    graph: Graph
     input: Array
     expected: Array
 
-    @property
-    def kernel(self) -> Kernel:
-        return self.call.kernel
-
     def library(self, machine: Machine, config: Config) -> bytes:
         """The kernel compiled with a configuration; ``EdgeofaError`` where that fails."""
-
-        def only(_: Kernel) -> Config:
-            return config
-
-        ends = self.call.inputs[0], self.call.output
-        plan = arrange_calls([self.call], ends, (self.source, self.sink), machine, only)
-        return link(make_program(plan), machine)
+        return link(make_program(arrange(self.graph, machine, lambda _: config)), machine)
 
     def is_right(self, output: Array) -> bool:
         """Whether a library's output is the graph's: within rounding in float32, exact in int8."""
-        kernel = self.kernel
         if output.size != self.expected.size:
             return False
-        inner = output.reshape(kernel.output)
-        if kernel.dtype == "int8":
-            return bool((inner == self.expected).all())
-        if not np.isfinite(inner).all():
+        found = output.reshape(self.expected.shape)
+        if self.kernel.dtype == "int8":
+            return bool((found == self.expected).all())
+        if not np.isfinite(found).all():
             return False
         scale = max(float(np.abs(self.expected).max()), 1e-6)
-        return bool(np.abs(inner - self.expected).max() <= _RELATIVE * scale)
+        return bool(np.abs(found - self.expected).max() <= _RELATIVE * scale)
 
 
-def make_subject(kernel: Kernel, machine: Machine) -> Subject:
+def make_subject(kernel: Kernel) -> Subject:
     """Weights, input and output of a kernel without its fused sum; ``UsageError`` where it has
     nothing to tune."""
     kernel = kernel.plain
@@ -74,20 +62,12 @@ def make_subject(kernel: Kernel, machine: Machine) -> Subject:
     if kernel.dtype == "int8":
         graph = quantize_with(graph, [image])
         stored = quantize_array(image, quantization(graph, graph.input))
-    (call,) = fuse(graph, machine)
     if kernel.dtype == "float32":
         # in double precision, so that the difference is the library's own
         expected = run(graph, image.astype(np.float64))
     else:
         expected = run(graph, stored)
-    ends = graph.input_tensor.quantization, graph.output_tensor.quantization
-    return Subject(
-        call=replace(call, kernel=kernel),
-        source=Tensor("input", (1, stored.size), ends[0]),
-        sink=Tensor("output", (1, expected.size), ends[1]),
-        input=stored.reshape(1, -1),
-        expected=expected.reshape(kernel.output),
-    )
+    return Subject(kernel, graph, stored, expected)
 
 
 def _graph(kernel: Kernel, rng: np.random.Generator) -> Graph:

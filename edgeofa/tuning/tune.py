@@ -26,7 +26,7 @@ from edgeofa.errors import DeviceError
 from edgeofa.tuning.build import Builders
 from edgeofa.tuning.evaluate import Candidate, Evaluator
 from edgeofa.tuning.journal import Trial, TuningJournal
-from edgeofa.tuning.records import Record, read_records, records_path, write_records
+from edgeofa.tuning.records import Record, all_records, read_records, records_path, write_records
 from edgeofa.tuning.search import Frozen, freeze, propose
 from edgeofa.tuning.workload import Work
 
@@ -114,7 +114,8 @@ def tune(
 
     Args:
         works: what to tune, most work first.
-        folder: of the records; other kernels' records in it stay.
+        folder: of the records; other kernels' records in it stay. What is on record for a kernel,
+            here or in use, is tried among the first.
         journals: folder of what was tried.
 
     Raises ``DeviceError`` when no kernel's default runs.
@@ -129,8 +130,11 @@ def tune(
         TuningJournal(journals, machine.key, subject) as journal,
         Builders() as builders,
     ):
+        path = records_path(folder, machine.key)
+        old = read_records(path, machine.key) if path.is_file() else {}
+        recorded = {k: r.config for k, r in {**all_records(machine.key), **old}.items()}
         evaluator = Evaluator(machine, device, builders, seed=seed)
-        run = _Run(works, evaluator, journal, limits, seed)
+        run = _Run(works, evaluator, journal, limits, seed, recorded)
         spent = False
         for _ in run.batches():
             run.report(progress, clock() - begin)
@@ -138,9 +142,7 @@ def tune(
             if spent:
                 break
         kept = run.verdicts()
-    path = records_path(folder, machine.key)
     tried = {t.kernel for t in kept}
-    old = read_records(path, machine.key) if path.is_file() else {}
     # a default that stays is not recorded: it may become better with edgeofa
     records = {k: r for k, r in old.items() if k not in tried}
     records |= {r.kernel: r for r in _records(kept, evaluator)}
@@ -191,6 +193,7 @@ class _Run:
         journal: TuningJournal,
         limits: Limits,
         seed: int,
+        recorded: Mapping[str, Config],
     ):
         machine = evaluator.machine
         self._works = {
@@ -202,6 +205,7 @@ class _Run:
         self._journal = journal
         self._limits = limits
         self._seed = seed
+        self._recorded = recorded
         self._trials = {key: journal.trials(key) for key in self._works}
         self.new_trials = 0
 
@@ -269,7 +273,8 @@ class _Run:
         return [Candidate(kernel, config) for config in configs]
 
     def _hints(self, kernel: Kernel) -> list[Config]:
-        """What was the best of kernels of its kind, the most frequent first."""
+        """What is on record for it, and what was the best of kernels of its kind, the most
+        frequent first."""
         counts: dict[Frozen, int] = {}
         for key, trials in self._trials.items():
             other = self._works[key].kernel
@@ -277,7 +282,11 @@ class _Run:
             if is_kin and len(trials) > 1 and any(t.ns is not None for t in trials.values()):
                 best = freeze(_least(trials)[2])
                 counts[best] = counts.get(best, 0) + 1
-        return [dict(config) for config in sorted(counts, key=lambda c: (-counts[c], c))]
+        kin: list[Config] = [
+            dict(config) for config in sorted(counts, key=lambda c: (-counts[c], c))
+        ]
+        own = self._recorded.get(kernel.key)
+        return kin if own is None else [own, *kin]
 
     def _is_open(self, key: str) -> bool:
         """There is something left to try, and hope for a gain."""

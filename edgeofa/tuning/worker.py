@@ -22,8 +22,8 @@ _KERNEL = TypeAdapter(Kernel)
 
 
 @lru_cache(maxsize=8)
-def _subject(kernel: str, machine: str) -> Subject:
-    return make_subject(_KERNEL.validate_json(kernel), MACHINES[machine])
+def _subject(kernel: str) -> Subject:
+    return make_subject(_KERNEL.validate_json(kernel))
 
 
 def serve() -> None:
@@ -36,7 +36,7 @@ def serve() -> None:
     for line in sys.stdin:
         task = json.loads(line)
         try:
-            subject = _subject(json.dumps(task["kernel"]), task["machine"])
+            subject = _subject(json.dumps(task["kernel"]))
             library = subject.library(MACHINES[task["machine"]], task["config"])
             Path(task["path"]).write_bytes(library)
             reason = None
