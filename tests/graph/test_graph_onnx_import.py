@@ -296,6 +296,77 @@ def test_other_exporters_forms_quantised(name: str, tmp_path: Path) -> None:
     assert largest_difference(back, content, x) <= 3.01
 
 
+def _quantised_conv(tail: list[Any]) -> bytes:
+    """A 1x1 convolution of quantised numbers, results -3.2 to 3.2, and ``tail`` from ``c`` on."""
+    rng = np.random.default_rng(2)
+    constants: dict[str, Any] = {
+        "w": rng.integers(-127, 128, (4, 3, 1, 1)).astype(np.int8),
+        "ws": np.float32(0.01),
+        "zero": np.int8(0),
+        "low": np.int8(-128),
+        "xs": np.float32(1 / 64),
+        "narrow": np.float32(1 / 128),
+        "wide": np.float32(1 / 32),
+        "minus": np.float32(-1),
+        "one": np.float32(1),
+        "two": np.float32(2),
+        "k": np.array([1, 1, -1, -1], np.float32).reshape(1, 4, 1, 1),
+    }
+    nodes = [
+        _node("QuantizeLinear", "x xs zero", "xq"),
+        _node("DequantizeLinear", "xq xs zero", "xd"),
+        _node("DequantizeLinear", "w ws zero", "wd"),
+        _node("Conv", "xd wd", "c"),
+        *tail,
+    ]
+    return _float_model(nodes, constants, (1, 3, 6, 6))
+
+
+def _stored(source: str, parameters: str, sink: str) -> list[Any]:
+    """``source`` quantised and made real again."""
+    return [
+        _node("QuantizeLinear", f"{source} {parameters}", f"{sink}q"),
+        _node("DequantizeLinear", f"{sink}q {parameters}", sink),
+    ]
+
+
+_CLIP = _node("Clip", "c minus one", "k1")
+
+
+def test_a_clip_that_a_quantisation_implies_stays() -> None:
+    tail = [_CLIP, *_stored("k1", "narrow zero", "d"), _node("Relu", "d", "r")]
+    content = _quantised_conv([*tail, *_stored("r", "wide zero", "y")])
+    x = np.random.default_rng(1).uniform(-2, 2, (4, 6, 6, 3)).astype(np.float32)
+    assert largest_difference(import_onnx(content), content, x) <= 1.01
+    # what is not clipped is read too, and is not
+    both = [*_stored("c", "wide zero", "u"), _node("Clip", "u minus one", "k1")]
+    both += [*_stored("k1", "narrow zero", "d"), _node("Add", "u d", "a")]
+    content = _quantised_conv([*both, *_stored("a", "wide zero", "y")])
+    assert largest_difference(import_onnx(content), content, x) <= 1.01
+
+
+@pytest.mark.parametrize(
+    ("tail", "what"),
+    [
+        # a relu that a quantisation implies, and a summand that must not go before it
+        ([*_stored("c", "narrow low", "d"), _node("Add", "d k", "a")], "node 6, Add"),
+        ([_CLIP, *_stored("k1", "narrow zero", "d"), _node("Add", "d k", "a")], "node 7, Add"),
+        ([_CLIP, _node("Add", "k1 k", "a")], "node 5, Add: it computes on stored or clipped"),
+        ([_CLIP, _node("Clip", "k1 minus two", "a")], "node 5, Clip: it computes on stored"),
+        ([_CLIP, *_stored("c", "wide zero", "d"), _node("Add", "k1 d", "a")], "node 4, Clip"),
+    ],
+)
+def test_a_clip_is_not_moved(tail: list[Any], what: str) -> None:
+    with pytest.raises(UnsupportedOperator, match=what):
+        import_onnx(_quantised_conv([*tail, *_stored("a", "wide zero", "y")]))
+
+
+def test_a_clip_at_the_end_is_refused() -> None:
+    tail = [*_stored("c", "wide zero", "d"), _node("Clip", "d minus one", "y")]
+    with pytest.raises(UnsupportedOperator, match="its output is clipped"):
+        import_onnx(_quantised_conv(tail))
+
+
 def test_an_input_with_channels_last_stays_so() -> None:
     nodes = [
         _node("Transpose", "x", "t", perm=[0, 3, 1, 2]),
@@ -328,6 +399,27 @@ def test_what_is_not_supported_is_named(nodes: list[Any], what: str, hint: str) 
     with pytest.raises(UnsupportedOperator, match=what) as caught:
         import_onnx(_float_model(nodes, constants, (1, 3, 6, 6)))
     assert hint in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("shape", "said"),
+    [(("n", 3, "h", "w"), r"\[\?, 3, \?, \?\]"), ((1, 3, 0, -1), r"\[1, 3, \?, \?\]")],
+)
+def test_an_open_size_is_refused_and_an_open_batch_is_one(shape: Any, said: str) -> None:
+    nodes = [_node("Conv", "x w", "y", pads=[1, 1, 1, 1])]
+    with pytest.raises(UnsupportedOperator, match=f"open size, {said}"):
+        import_onnx(_float_model(nodes, {"w": _W["w"]}, shape))
+    back = import_onnx(_float_model(nodes, {"w": _W["w"]}, (shape[0], 3, 6, 5)))
+    assert back.input_tensor.shape == (1, 6, 5, 3)
+
+
+def test_what_computes_nothing_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_bytes(_float_model([_node("Identity", "x", "y")], {}, (1, 3, 6, 6)))
+    with pytest.raises(FileFormatError, match="computes nothing"):
+        import_model(tmp_path / "m.onnx")
+    none = {"w": np.zeros((0, 3, 1, 1), np.float32)}
+    with pytest.raises(UnsupportedOperator, match="node 0, Conv: a weight without output"):
+        import_onnx(_float_model([_node("Conv", "x w", "y")], none, (1, 3, 6, 6)))
 
 
 def test_files_that_are_none() -> None:

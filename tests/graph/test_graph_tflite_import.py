@@ -229,6 +229,24 @@ def test_a_program_about_shapes_is_passed_over() -> None:
     assert_same_function(graph, back, 3)
 
 
+@pytest.mark.parametrize(("signature", "taken"), [([-1, 9, 9, 5], True), ([1, -1, -1, 5], False)])
+def test_only_the_batch_may_be_open(signature: list[int], taken: bool) -> None:
+    from ai_edge_litert import schema_py_generated as schema
+
+    from edgeofa.backends.litert import pack_model
+
+    graph = sample_graphs.int8_graph("conv_same")
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(written(graph), 0))
+    (body,) = model.subgraphs
+    body.tensors[body.inputs[0]].shapeSignature = signature
+    model.signatureDefs = None
+    if taken:
+        assert_same_function(graph, import_tflite(pack_model(model)), 3)
+        return
+    with pytest.raises(UnsupportedOperator, match="an input of open size"):
+        import_tflite(pack_model(model))
+
+
 def test_uint8_ends() -> None:
     graph = sample_graphs.int8_graph("conv_same")
     content = with_uint8_ends(written(graph))

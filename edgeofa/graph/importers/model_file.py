@@ -41,7 +41,11 @@ def import_model(path: Path) -> Graph:
     if model_format(path) == "tflite":
         from edgeofa.graph.importers.tflite import import_tflite
 
-        return import_tflite(path)
-    from edgeofa.graph.importers.onnx import import_onnx
+        graph = import_tflite(path)
+    else:
+        from edgeofa.graph.importers.onnx import import_onnx
 
-    return import_onnx(path)
+        graph = import_onnx(path)
+    if not graph.ops:
+        raise FileFormatError("a model that computes nothing: its output is its input", where=path)
+    return graph

@@ -11,23 +11,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from edgeofa.errors import FileFormatError, UnsupportedOperator, UsageError
-from edgeofa.graph.gains import GainBuilder, Value
+from edgeofa.graph.gains import GainBuilder
 from edgeofa.graph.importers.nearest import nearest_form
 from edgeofa.graph.importers.onnx_file import Node, OnnxFile, shown
+from edgeofa.graph.importers.onnx_values import Const, Operand, Order, Stream
 from edgeofa.graph.importers.pieces import channel_ones
 from edgeofa.graph.ir import Activation, Array, Graph, Op, Quantization, Tensor
 from edgeofa.graph.ops import FUSABLE, RULES
 from edgeofa.graph.rewrites import fold_pads
 
-#: how the file sees a tensor: an image, or flat with its elements in the order of an image's
-Order = Literal["NCHW", "NHWC", "flat", "flat NCHW"]
 #: what hostile numbers make numpy raise
 _UNREADABLE = (ValueError, TypeError, OverflowError, IndexError, AttributeError)
 _WEIGHTED = frozenset(kind for kind, rule in RULES.items() if rule.weighted)
@@ -36,44 +35,6 @@ TO_NHWC, TO_NCHW = (0, 2, 3, 1), (0, 3, 1, 2)
 _PASSING = ("QuantizeLinear", "DequantizeLinear", "Identity", "Cast")
 
 
-@dataclass(frozen=True, eq=False)
-class Const:
-    """A constant as stored; with ``scale`` (one, or one for each index of ``axis``) it stands for
-    ``scale * (stored - zero_point)``."""
-
-    stored: Array
-    scale: Array | None = None
-    zero_point: int = 0
-    axis: int = 0
-
-    @property
-    def real(self) -> Array:
-        if self.scale is None:
-            return self.stored.astype(np.float64)
-        shape = [1] * self.stored.ndim
-        if self.scale.size > 1:
-            shape[self.axis] = -1
-        scale = self.scale.astype(np.float64).reshape(shape if self.stored.ndim else ())
-        return (self.stored.astype(np.float64) - self.zero_point) * scale
-
-
-@dataclass(frozen=True, eq=False)
-class Stream:
-    """An activation on its way: the tensor that carries it, and how the file sees it.
-
-    ``declared`` is its quantisation where the file means stored numbers, None where it means real
-    ones; ``limits`` is a clip that its next quantisation has to imply; ``exclusive``: nobody else
-    reads the tensor, so that an operator may be fused into its producer.
-    """
-
-    value: Value
-    order: Order
-    declared: Quantization | None = None
-    limits: tuple[float, float] | None = None
-    exclusive: bool = False
-
-
-Operand = Stream | Const
 Handler = Callable[["Importer", Node], Operand]
 
 
@@ -119,6 +80,8 @@ class Importer:
         #: quantisation of the graph's tensors, by number
         self.stored: dict[int, Quantization] = {}
         self._replaceable: set[int] = set()
+        #: tensors whose quantisation cuts off what a clip cuts off
+        self._clipped: set[int] = set()
         self.int8 = self._is_quantised()
         shape, order = self._input()
         self.builder = GainBuilder(name, Tensor(shown(file.input.name), shape))
@@ -149,6 +112,12 @@ class Importer:
             raise FileFormatError("its output is of no node", where=self.name)
         if output.order == "flat NCHW":
             raise UnsupportedOperator("its output is a flattened image", where=self.name)
+        if output.limits is not None:
+            raise UnsupportedOperator(
+                f"its output is clipped to {output.limits}, and not quantised afterwards",
+                where=self.name,
+                hint="leave the clip to the application, after the network",
+            )
         if self.int8 and output.value.tensor not in self.stored:
             op = self.builder.producer(output.value)
             raise UnsupportedOperator(
@@ -185,6 +154,13 @@ class Importer:
                 f"an input {end.dtype}{list(end.shape)}",
                 where=self.name,
                 hint="one image, [1, channels, height, width], or one vector, [1, features]",
+            )
+        if any(axis > 0 for axis in end.open):
+            sizes = ["?" if axis in end.open else size for axis, size in enumerate(end.shape)]
+            raise UnsupportedOperator(
+                f"an input of open size, [{', '.join(map(str, sizes))}]",
+                where=self.name,
+                hint="export it with a fixed height and width; only the batch may be open",
             )
         if len(end.shape) == 2:
             return end.shape, "flat"
@@ -288,7 +264,8 @@ class Importer:
 
     def fused(self, stream: Stream, kinds: Iterable[str]) -> Op | None:
         """The operator that wrote ``stream`` if something more may be put into it."""
-        op = self.builder.producer(stream.value) if stream.exclusive else None
+        free = stream.exclusive and stream.value.tensor not in self._clipped
+        op = self.builder.producer(stream.value) if free else None
         return op if op is not None and op.activation == "none" and op.kind in kinds else None
 
     def activate(self, node: Node, stream: Stream, activation: Activation) -> Stream:
@@ -303,13 +280,13 @@ class Importer:
         if not self.int8:
             value = self.builder.affine(stream.value, node.place, 1.0, 0.0, activation)
             return Stream(value, stream.order)
-        if tensor not in self.stored:
-            raise self.unsupported(node, "its input is not quantised, and other operators read it")
         return self.requantised(node, stream, activation)
 
     def requantised(self, node: Node, stream: Stream, activation: Activation = "none") -> Stream:
         """The same numbers, to be quantised otherwise: a depthwise convolution with ones."""
         shape = self.shape(stream)
+        if stream.value.tensor not in self.stored:
+            raise self.unsupported(node, "its input is not quantised, and other operators read it")
         if len(shape) != 4:
             raise self.unsupported(node, "another quantisation of a flat tensor")
         ones = channel_ones(shape[3], "int8")
@@ -331,7 +308,10 @@ class Importer:
     def _offset(self, node: Node, stream: Stream, offset: Array) -> Stream:
         """``stream + offset`` per channel, as a part of the bias before it."""
         op = self.fused(stream, _WEIGHTED)
-        if op is None or op.weight_scale is None:
+        known = self.stored.get(stream.value.tensor)
+        # a relu that its quantisation implies would be lost
+        cut = known is not None and known.zero_point in (-128, 127)
+        if op is None or op.weight_scale is None or cut:
             raise self.unsupported(node, "a constant summand, and no weights before it to take it")
         weight, bias = op.linear
         steps = self.stored[op.inputs[0]].scale * op.weight_scale.astype(np.float64)
@@ -346,11 +326,12 @@ class Importer:
         """``stream`` as stored numbers of that quantisation."""
         if stream.declared is not None:
             raise self.unsupported(node, "its input is quantised already")
-        if stream.limits is not None:
+        limits = stream.limits
+        if limits is not None:
             low, high = (q.scale * (stored - q.zero_point) for stored in (-128, 127))
             half = q.scale / 2
-            if low < stream.limits[0] - half or high > stream.limits[1] + half:
-                raise self.unsupported(node, f"a clip to {stream.limits} that it does not imply")
+            if low < limits[0] - half or high > limits[1] + half:
+                raise self.unsupported(node, f"a clip to {limits} that it does not imply")
         known = self.stored.get(stream.value.tensor)
         producer = self.builder.producer(stream.value)
         # a softmax's own quantisation is TFLite's, and as fine as any
@@ -361,6 +342,8 @@ class Importer:
         elif known != q and not softmax:
             stream = self.requantised(node, stream)
             self.stored[stream.value.tensor] = q
+        if limits is not None:
+            self._clipped.add(stream.value.tensor)
         return replace(stream, declared=q, limits=None)
 
     def parameters(
@@ -372,6 +355,8 @@ class Importer:
             axis: of the weight that holds the output channels.
         """
         channels = weight.stored.shape[axis]
+        if channels == 0:
+            raise self.unsupported(node, "a weight without output channels")
         if bias is not None and bias.stored.size != channels:
             raise self.unsupported(node, f"a bias of {bias.stored.shape} for {channels} channels")
         offset = np.zeros(channels) if bias is None else bias.real.reshape(-1)

@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from onnx import TensorProto
 
-from edgeofa.graph.importers.onnx import Const, Handler, Importer, Operand
+from edgeofa.graph.importers.onnx import Handler, Importer
 from edgeofa.graph.importers.onnx_file import Node
+from edgeofa.graph.importers.onnx_values import Const, Operand
 from edgeofa.graph.ir import Array
 
 #: what is computed of shapes is small; a weight may be rearranged, which does not enlarge it

@@ -71,11 +71,13 @@ class Node:
 
 @dataclass(frozen=True)
 class End:
-    """The network's input or output; symbolic and unknown dimensions are 1 (the batch)."""
+    """The network's input or output; ``open`` are the dimensions that the file leaves open, which
+    are 1 in ``shape``."""
 
     name: str
     shape: tuple[int, ...]
     dtype: str
+    open: tuple[int, ...]
 
 
 class OnnxFile:
@@ -162,12 +164,15 @@ def _end(found: list[Any], what: str) -> End:
     tensor = value.type.tensor_type
     if not value.type.HasField("tensor_type") or tensor.elem_type not in _DTYPES:
         raise UnsupportedOperator(f"the {what} is no tensor of a known type", where="model")
-    dims = [d.dim_value if d.HasField("dim_value") else 1 for d in tensor.shape.dim]
-    if len(dims) > _MOST_DIMENSIONS or any(not 0 < d <= _MOST_ELEMENTS for d in dims):
+    given = [d.dim_value if d.HasField("dim_value") else 0 for d in tensor.shape.dim]
+    # some exporters write 0 or -1 for what is open
+    dims = [max(d, 1) for d in given]
+    if len(dims) > _MOST_DIMENSIONS or max(dims, default=1) > _MOST_ELEMENTS:
         raise FileFormatError(f"the {what} has shape {dims[:8]}", where="model")
     if prod(dims) > _MOST_ELEMENTS:
         raise FileFormatError(f"the {what} has shape {dims}", where="model")
-    return End(value.name, tuple(dims), _DTYPES[tensor.elem_type])
+    unknown = tuple(axis for axis, d in enumerate(given) if d < 1)
+    return End(value.name, tuple(dims), _DTYPES[tensor.elem_type], unknown)
 
 
 def _array(tensor: Any) -> Array:

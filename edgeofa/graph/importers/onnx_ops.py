@@ -7,10 +7,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from edgeofa.graph.importers.onnx import Const, Handler, Importer, Operand, Stream
+from edgeofa.graph.importers.onnx import Handler, Importer
 from edgeofa.graph.importers.onnx_constants import CONSTANT_HANDLERS, fold
 from edgeofa.graph.importers.onnx_file import Node
 from edgeofa.graph.importers.onnx_shapes import SHAPE_HANDLERS
+from edgeofa.graph.importers.onnx_values import Const, Operand, Stream
 from edgeofa.graph.ir import Activation, Array, Op, OpKind, Pads, Pair, Quantization
 from edgeofa.graph.ops import SOFTMAX_SCALE, SOFTMAX_ZERO_POINT, rounded_up_pad, same_pads
 
@@ -205,8 +206,11 @@ def _clip(im: Importer, node: Node) -> Operand:
     if not im.int8:
         raise im.unsupported(node, f"bounds {bounds}; only 0 and 6, or 0 and none")
     source = im.stream(node)
-    if source.declared is not None:
-        raise im.unsupported(node, "it computes on stored numbers")
+    if source.declared is not None or source.limits is not None:
+        raise im.unsupported(node, "it computes on stored or clipped numbers")
+    if not source.exclusive:
+        # others read what is not clipped
+        source = im.requantised(node, source)
     return replace(source, limits=bounds)
 
 
@@ -280,8 +284,8 @@ def _with_constant(im: Importer, node: Node, source: Stream, operand: Operand) -
     if values.size != 1 and (not per_channel or source.order == "flat NCHW"):
         raise im.unsupported(node, f"a constant of shape {values.shape}")
     values = values.reshape(-1)
-    if im.int8 and source.declared is not None:
-        raise im.unsupported(node, "it computes on stored numbers")
+    if im.int8 and (source.declared is not None or source.limits is not None):
+        raise im.unsupported(node, "it computes on stored or clipped numbers")
     if node.kind in ("Add", "Sub"):
         return im.affine(node, source, 1.0, values if node.kind == "Add" else -values)
     factor = values if node.kind == "Mul" else 1 / values

@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from edgeofa.graph.importers.onnx import TO_NCHW, TO_NHWC, Const, Handler, Importer, Operand, Stream
+from edgeofa.graph.importers.onnx import TO_NCHW, TO_NHWC, Handler, Importer
 from edgeofa.graph.importers.onnx_constants import fold
 from edgeofa.graph.importers.onnx_file import Node
+from edgeofa.graph.importers.onnx_values import Const, Operand, Stream
 
 
 def _flatten(im: Importer, node: Node) -> Operand:

@@ -99,6 +99,19 @@ class File:
                 where="model",
             )
         self.input, self.output = self._known(graph.Inputs(0)), self._known(graph.Outputs(0))
+        self._refuse_open_sizes()
+
+    def _refuse_open_sizes(self) -> None:
+        """The shape of an input says 1 where its signature leaves a size open."""
+        tensor = self._graph.Tensors(self.input)
+        count = min(tensor.ShapeSignatureLength(), _MOST_DIMENSIONS)
+        signature = [int(tensor.ShapeSignature(axis)) for axis in range(count)]
+        if any(size < 1 for size in signature[1:]):
+            raise UnsupportedOperator(
+                f"an input of open size, {signature}",
+                where="model",
+                hint="convert it with a fixed height and width; only the batch may be open",
+            )
 
     def _known(self, number: int) -> int:
         if not 0 <= number < self._graph.TensorsLength():
