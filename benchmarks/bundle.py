@@ -49,8 +49,10 @@ from edgeofa.targets import load_target  # noqa: E402
 from edgeofa.training.data import Images, load_images, preprocess  # noqa: E402
 
 RANDOM = 20
-#: where the budgets lie between the smallest subnet's latency and the largest one's, as powers
-BUDGETS = (0.15, 0.3, 0.45, 0.6, 0.75)
+#: budgets, evenly in their logarithm, from just above the full network at the lowest resolution to
+#: just above it at the highest: at every one there is a full network to compare with
+BUDGETS = 5
+_ABOVE = 1.02
 #: the pick is to beat the full network by this, and the mean of random subnets by that, in points
 OVER_FULL, OVER_RANDOM = 0.5, 2.0
 _TRIES = 20_000
@@ -166,9 +168,9 @@ def latencies(problem: Problem, subnets: Sequence[Subnet]) -> list[float]:
 
 
 def budgets_of(space: Space, problem: Problem) -> list[float]:
-    ends = (space.smallest(space.resolutions[0]), space.largest(space.resolutions[-1]))
+    ends = [space.largest(r) for r in (space.resolutions[0], space.resolutions[-1])]
     low, high = latencies(problem, ends)
-    return [low * (high / low) ** power for power in BUDGETS]
+    return [_ABOVE * low * (high / low) ** (n / (BUDGETS - 1)) for n in range(BUDGETS)]
 
 
 def within(space: Space, problem: Problem, budget_ms: float, seed: int) -> list[Subnet]:
