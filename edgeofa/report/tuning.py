@@ -69,6 +69,11 @@ def tuning_text(result: Tuning) -> str:
     failures = [f"{t.kernel}: {text}" for t in found for text in t.failures]
     if failures:
         lines.append(f"{len(failures)} configurations did not work, such as {failures[0][:300]}")
+    if result.unusable:
+        lines.append(
+            f"{len(result.unusable)} kernels are left out, because their default does not work, "
+            f"such as {result.unusable[0][:300]}"
+        )
     if not result.finished:
         lines.append("the budget is spent; the same command goes on")
     lines.append(f"records: {result.file}")

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal
@@ -40,7 +40,8 @@ class Heading(DataModel):
 
 
 class Record(DataModel):
-    """The best configuration known of a kernel, where it is not the default.
+    """The best configuration known of a kernel. The default itself is one (with the ratio 1) only
+    where it stands before another folder's record.
 
     ``ratio`` is its cost by the default's; ``default_ns`` what the default takes (modelled, or
     measured on the machine where it was tuned). ``trials``: how many configurations were compared.
@@ -49,7 +50,7 @@ class Record(DataModel):
 
     kernel: _Name
     config: dict[Annotated[str, Field(max_length=40)], int | Annotated[str, Field(max_length=40)]]
-    ratio: float = Field(gt=0, lt=1)
+    ratio: float = Field(gt=0, le=1)
     default_ns: float = Field(gt=0)
     evidence: Evidence
     trials: int = Field(gt=0)
@@ -131,8 +132,19 @@ def records_digest(machine: str) -> str:
 
 def all_records(machine: str) -> Mapping[str, Record]:
     """The shipped records of a machine, and over them the user's own."""
+    return _merged(tuning_dirs(), machine)
+
+
+def records_behind(folder: Path, machine: str) -> Mapping[str, Record]:
+    """The records of a machine that are used where ``folder`` has none of a kernel."""
+    folders = tuning_dirs()
+    return _merged(folders[folders.index(folder) + 1 :] if folder in folders else (), machine)
+
+
+def _merged(folders: Sequence[Path], machine: str) -> Mapping[str, Record]:
+    """Of several folders, the first of which has the last word."""
     found: dict[str, Record] = {}
-    for folder in reversed(tuning_dirs()):
+    for folder in reversed(folders):
         path = records_path(folder, machine)
         if path.is_file():
             found |= _loaded(path, machine, path.stat().st_mtime_ns)

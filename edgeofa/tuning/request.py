@@ -52,7 +52,6 @@ def tune_pieces(
         SetupError: TVM is not installed.
         DeviceError: the device cannot be used.
     """
-    require_tvm()
     target = load_target(request.target)
     if "tvm" not in target.backends:
         raise UsageError(
@@ -62,8 +61,14 @@ def tune_pieces(
         )
     if request.precision not in _PRECISIONS:
         raise UsageError(f"unknown precision {request.precision!r}", hint="float32, int8 or both")
-    machine = machine_for(target)
     precisions = [p for p in _PRECISIONS[request.precision] if p in target.precisions]
+    if not precisions:
+        raise UsageError(
+            f"{request.precision} is no precision of {target.name}",
+            hint=f"one of {', '.join(target.precisions)}",
+        )
+    require_tvm()
+    machine = machine_for(target)
     return tune(
         workload(_pieces(request, target), precisions, machine),
         machine,

@@ -26,7 +26,14 @@ from edgeofa.errors import DeviceError
 from edgeofa.tuning.build import Builders
 from edgeofa.tuning.evaluate import Candidate, Evaluator
 from edgeofa.tuning.journal import Trial, TuningJournal
-from edgeofa.tuning.records import Record, all_records, read_records, records_path, write_records
+from edgeofa.tuning.records import (
+    Record,
+    all_records,
+    read_records,
+    records_behind,
+    records_path,
+    write_records,
+)
 from edgeofa.tuning.search import Frozen, freeze, propose
 from edgeofa.tuning.workload import Work
 
@@ -73,13 +80,15 @@ class Tuned:
 @dataclass(frozen=True)
 class Tuning:
     """A whole run. ``speedup``: of the kernels' summed time. ``finished``: nothing is left to try
-    within the limit of trials; else the same command goes on."""
+    within the limit of trials; else the same command goes on. ``unusable``: kernels whose default
+    does not work, which are not tuned, and why; the next run tries them again."""
 
     machine: str
     device: str
     evidence: Evidence
     file: Path
     kernels: tuple[Tuned, ...]
+    unusable: tuple[str, ...]
     speedup: float
     trials: int
     new_trials: int
@@ -118,7 +127,8 @@ def tune(
             here or in use, is tried among the first.
         journals: folder of what was tried.
 
-    Raises ``DeviceError`` when no kernel's default runs.
+    Raises ``DeviceError`` when no kernel's default runs, ``FileFormatError`` where the records that
+    there are cannot be read.
     """
     subject = {
         "machine": machine.key,
@@ -143,9 +153,8 @@ def tune(
                 break
         kept = run.verdicts()
     tried = {t.kernel for t in kept}
-    # a default that stays is not recorded: it may become better with edgeofa
     records = {k: r for k, r in old.items() if k not in tried}
-    records |= {r.kernel: r for r in _records(kept, evaluator)}
+    records |= {r.kernel: r for r in _records(kept, evaluator, folder)}
     write_records(path, machine.key, records.values())
     return Tuning(
         machine=machine.key,
@@ -153,6 +162,7 @@ def tune(
         evidence=device.evidence,
         file=path,
         kernels=kept,
+        unusable=tuple(f"{kernel}: {reason}" for kernel, reason in run.unusable().items()),
         speedup=_speedup(kept),
         trials=sum(t.trials for t in kept),
         new_trials=run.new_trials,
@@ -161,7 +171,10 @@ def tune(
     )
 
 
-def _records(kept: Iterable[Tuned], evaluator: Evaluator) -> list[Record]:
+def _records(kept: Iterable[Tuned], evaluator: Evaluator, folder: Path) -> list[Record]:
+    """What is kept. A default that stays is not recorded, because it may become better with
+    edgeofa, unless another folder's record would be used in its place."""
+    behind = records_behind(folder, evaluator.machine.key)
     return [
         Record(
             kernel=t.kernel,
@@ -173,7 +186,7 @@ def _records(kept: Iterable[Tuned], evaluator: Evaluator) -> list[Record]:
             schedules=templates_digest(),
         )
         for t in kept
-        if t.ratio < 1
+        if t.ratio < 1 or t.kernel in behind
     ]
 
 
@@ -207,20 +220,23 @@ class _Run:
         self._seed = seed
         self._recorded = recorded
         self._trials = {key: journal.trials(key) for key in self._works}
+        for key in self.unusable():
+            # a device may have been out of order, or a processor too busy to compile in time
+            journal.forget(key)
+            self._trials[key] = {}
         self.new_trials = 0
 
     def batches(self) -> Iterable[None]:
         """Make one batch of trials after another until nothing is left to try."""
         while wanted := self._batch():
             self._make(wanted)
+            if not self._defaults_ns():
+                raise DeviceError(
+                    f"no default runs: {next(iter(self.unusable().values()))}",
+                    where=self._evaluator.device.name,
+                    hint="edgeofa doctor",
+                )
             yield
-        if self._works and not self._defaults_ns():
-            first = next(iter(self._trials.values()))
-            raise DeviceError(
-                f"no default runs: {next(iter(first.values())).reason}",
-                where=self._evaluator.device.name,
-                hint="edgeofa doctor",
-            )
 
     def _batch(self) -> list[Candidate]:
         """What is tried next, by what is known and nothing else: the kernels with the fewest
@@ -250,12 +266,15 @@ class _Run:
 
     def _defaults_ns(self) -> dict[str, float]:
         """What the default of each kernel costs, of those that work."""
-        found = {}
-        for key, trials in self._trials.items():
-            trial = trials.get(freeze(self._default(key)))
-            if trial is not None and trial.ns is not None:
-                found[key] = trial.ns
-        return found
+        return {key: t.ns for key, t in self._default_trials().items() if t.ns is not None}
+
+    def unusable(self) -> dict[str, str]:
+        """Kernels whose default was tried and does not work, and why."""
+        return {key: t.reason for key, t in self._default_trials().items() if t.ns is None}
+
+    def _default_trials(self) -> dict[str, Trial]:
+        tried = {k: trials.get(freeze(self._default(k))) for k, trials in self._trials.items()}
+        return {key: trial for key, trial in tried.items() if trial is not None}
 
     def _weight(self, key: str) -> float:
         return self._works[key].calls * self._defaults_ns()[key]

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +19,10 @@ from pydantic import TypeAdapter
 from edgeofa.devices.base import Device, Failure, Measurement
 from edgeofa.devices.registry import device_for
 from edgeofa.errors import DeviceError, FileFormatError, UsageError
+from edgeofa.paths import data_dir
+from edgeofa.report.tuning import tuning_text
 from edgeofa.targets import load_target
+from edgeofa.tuning import records
 from edgeofa.tuning.records import (
     Record,
     read_records,
@@ -37,6 +41,7 @@ from edgeofa.tuning import tune as tuning  # noqa: E402
 from edgeofa.tuning.build import Builders, Task  # noqa: E402
 from edgeofa.tuning.journal import TuningJournal  # noqa: E402
 from edgeofa.tuning.networks import reference_subnets  # noqa: E402
+from edgeofa.tuning.request import TuneRequest, tune_pieces  # noqa: E402
 from edgeofa.tuning.search import Frozen, freeze, propose  # noqa: E402
 from edgeofa.tuning.subject import make_subject  # noqa: E402
 from edgeofa.tuning.tune import _PATIENCE, Limits, _stalled, tune  # noqa: E402
@@ -135,6 +140,15 @@ def test_a_compiler_that_crashes_or_hangs_costs_one_candidate(tmp_path: Path) ->
     assert "took over 2 s" in str(found[3])
     assert "does not answer" in str(found[4])
     assert found[5] == "no"
+
+
+def test_a_compiler_that_dies_after_its_answer_costs_none(tmp_path: Path) -> None:
+    once = "input(); print('{\"reason\": null}', flush=True)"
+    task = Task(POINTWISE, A72.key, {}, tmp_path / "x")
+    with Builders(1, command=(sys.executable, "-c", once)) as builders:
+        for _ in range(2):
+            assert builders.build([task]) == [None]
+            time.sleep(0.3)
 
 
 def test_the_real_worker_compiles_and_says_why_it_cannot(tmp_path: Path) -> None:
@@ -244,12 +258,12 @@ def test_what_is_on_record_is_tried_again_and_goes_when_it_is_no_gain(world: Pat
         works = [Work(POINTWISE, 1)]
         found = tune(works, A72, start, folder, world / str(number), limits=limits)
         assert found.kernels[0].trials == 2
-        records = read_records(records_path(folder, A72.key), A72.key)
+        kept = read_records(records_path(folder, A72.key), A72.key)
         if not is_good:
-            assert records == {}
+            assert kept == {}
         else:
-            assert records[POINTWISE.key].config == dict(sorted(good.items()))
-            assert records[POINTWISE.key].ratio < 1
+            assert kept[POINTWISE.key].config == dict(sorted(good.items()))
+            assert kept[POINTWISE.key].ratio < 1
 
 
 def test_two_tunings_do_not_share_a_journal(world: Path) -> None:
@@ -312,13 +326,60 @@ def test_a_kernel_is_tuned_on_the_emulated_board(
     assert all(t.failures == () and t.trials == 4 for t in found.kernels)
 
 
-def test_a_default_that_does_not_run_is_said(world: Path) -> None:
+def test_a_device_out_of_order_is_said_and_forgotten_when_it_works_again(world: Path) -> None:
     class Nothing(Bench):
         def run(self, jobs, **_):  # type: ignore[no-untyped-def]
             return [Failure(job, "out of order") for job in jobs]
 
-    with pytest.raises(DeviceError, match="out of order"):
-        tune([Work(POINTWISE, 1)], A72, Nothing(A72), world, world)
+    works = [Work(POINTWISE, 1)]
+    for seconds in (None, 0.0):
+        limits = Limits(seconds, 8)
+        with pytest.raises(DeviceError, match="no default runs: out of order"):
+            tune(works, A72, Nothing(A72), world, world, limits=limits)
+    found = tune(works, A72, Bench(A72), world, world, limits=Limits(None, 8))
+    assert found.kernels[0].trials == 8
+    assert found.unusable == ()
+
+
+def test_a_kernel_whose_default_is_wrong_is_named_and_costs_itself_only(world: Path) -> None:
+    class Choosy(Bench):
+        def run(self, jobs, **_):  # type: ignore[no-untyped-def]
+            return [
+                Failure(job, "too linear")
+                if '"activation": "none"' in job.path.read_text()
+                else good
+                for job, good in zip(jobs, super().run(jobs), strict=True)
+            ]
+
+    linear = replace(POINTWISE, activation="none")
+    works = [Work(linear, 1), Work(POINTWISE, 1)]
+    found = tune(works, A72, Choosy(A72), world, world, limits=Limits(None, 8))
+    assert [t.kernel for t in found.kernels] == [POINTWISE.key]
+    assert found.unusable == (f"{linear.key}: too linear",)
+    assert "1 kernels are left out" in tuning_text(found)
+
+
+def test_a_default_that_beats_a_shipped_record_is_recorded_over_it(
+    world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, shipped = world / "own", world / "shipped"
+    monkeypatch.setattr(records, "tuning_dirs", lambda: (own, shipped))
+    default = dict(template_for(POINTWISE, A72).default(POINTWISE, A72))
+    slower = {**default, "pixels": 1}
+    write_records(records_path(shipped, A72.key), A72.key, [_record(config=slower)])
+    assert tuned_config(POINTWISE, A72)["pixels"] == 1
+    found = tune([Work(POINTWISE, 1)], A72, Bench(A72), own, world, limits=Limits(None, 2))
+    assert found.kernels[0].ratio == 1
+    assert tuned_config(POINTWISE, A72) == default
+
+
+def test_a_precision_that_the_target_has_not_is_refused(tmp_path: Path) -> None:
+    text = (data_dir() / "targets" / "rpi4.toml").read_text()
+    path = tmp_path / "mine.toml"
+    path.write_text(text.replace('precisions = ["int8", "float32"]', 'precisions = ["int8"]'))
+    assert load_target(str(path)).precisions == ("int8",)
+    with pytest.raises(UsageError, match="float32 is no precision of"):
+        tune_pieces(TuneRequest(str(path), precision="float32"))
 
 
 def _record(**changes: object) -> Record:
