@@ -10,9 +10,12 @@ your own), and says for how many of a network's kernels there is one.
 
 For ``rpi4`` also block by block, from the published latency tables: TVM's time by LiteRT's.
 
-Required: on host tuned TVM at least as fast as onnxruntime on the geometric mean, untuned within
-1.5 times, int8 faster than float32; on rpi4 TVM at least as fast as LiteRT on the geometric mean of
-the blocks. Exits with 1 when one is missed.
+TVM's outputs are compared with the graph's executor on the device.
+
+Required: float32 outputs within 1e-4 of the largest, int8 ones exact; a network compiled in at most
+20 s, to at most 3 times its weights; on host tuned TVM at least as fast as onnxruntime on the
+geometric mean, untuned within 1.5 times, int8 faster than float32; on rpi4 TVM at least as fast as
+LiteRT on the geometric mean of the blocks. Exits with 1 when one is missed.
 """
 
 from __future__ import annotations
@@ -36,8 +39,10 @@ from edgeofa.backends.tvm.program import default_config
 from edgeofa.devices.base import Device, Failure, Job, Measurement
 from edgeofa.devices.registry import device_for
 from edgeofa.errors import DeviceError, MissingMaterial
-from edgeofa.graph.ir import DType, Graph
+from edgeofa.graph.ir import Array, DType, Graph
+from edgeofa.graph.memory import weight_bytes
 from edgeofa.graph.ops import macs
+from edgeofa.graph.reference import quantization, quantize_array, run
 from edgeofa.jsonio import dumps
 from edgeofa.paths import write_atomic
 from edgeofa.pieces import whole_subnet
@@ -51,6 +56,9 @@ SPACES = ("cifar_lite", "cifar_micro")
 PRECISIONS: tuple[DType, ...] = ("float32", "int8")
 VARIANTS = ("litert", "onnxruntime", "tvm untuned", "tvm tuned")
 UNTUNED_LIMIT = 1.5
+ERROR_LIMIT: dict[DType, float] = {"float32": 1e-4, "int8": 0.0}
+BUILD_LIMIT_S = 20.0
+FILE_LIMIT = 3.0
 #: blocks that are named where TVM is the slower one
 WORST = 12
 
@@ -58,7 +66,9 @@ WORST = 12
 @dataclass(frozen=True)
 class Row:
     """One network on one target. ``ms`` and ``build_s`` by variant, in the order of VARIANTS;
-    ``ratios`` are the tuned TVM's time by each variant's."""
+    ``ratios`` are the tuned TVM's time by each variant's. ``output_error``: of the tuned TVM's
+    library, the largest difference by the largest output; ``file_by_weights``: its size by the
+    weights' as TFLite stores them."""
 
     target: str
     evidence: str
@@ -70,6 +80,8 @@ class Row:
     ms: dict[str, float]
     ratios: dict[str, float]
     untuned_by_onnxruntime: float
+    file_by_weights: float
+    output_error: float
     build_s: dict[str, float]
     kernels: int
     tuned_kernels: int
@@ -134,6 +146,21 @@ def times(
     return found
 
 
+def output_error(device: Device, artifact: Artifact, graph: Graph, seed: int) -> float:
+    """Largest difference of one output from the executor's, by the largest output."""
+    image = np.random.default_rng(seed).standard_normal(graph.input_tensor.shape)
+    x: Array = image.astype(np.float32)
+    if graph.precision == "int8":
+        x = quantize_array(x, quantization(graph, graph.input))
+    job = Job(artifact.path, artifact.backend, input=x, want_output=True, timed=False)
+    (outcome,) = device.run([job])
+    if isinstance(outcome, Failure) or outcome.output is None:
+        raise DeviceError(getattr(outcome, "reason", "no output"), where=graph.name)
+    expected = run(graph, x).astype(np.float64)
+    difference = np.abs(outcome.output.reshape(expected.shape).astype(np.float64) - expected)
+    return float(difference.max() / max(np.abs(expected).max(), 1e-30))
+
+
 def compare(
     target: Target, device: Device, space: Space, size: str, graph: Graph, rounds: int, seed: int
 ) -> Row:
@@ -148,6 +175,7 @@ def compare(
             build_s[name] = time.perf_counter() - start
         with device.exclusive():
             found = times(device, artifacts, rounds, seed)
+        error = output_error(device, artifacts["tvm tuned"], graph, seed)
 
     def ratio(of: str, by: str) -> float:
         return median(a / b for a, b in zip(found[of], found[by], strict=True))
@@ -168,6 +196,8 @@ def compare(
         ms={name: median(ns) / 1e6 for name, ns in found.items()},
         ratios={name: ratio("tvm tuned", name) for name in VARIANTS[:-1]},
         untuned_by_onnxruntime=ratio("tvm untuned", "onnxruntime"),
+        file_by_weights=artifacts["tvm tuned"].file_bytes / weight_bytes(graph),
+        output_error=error,
         build_s=build_s,
         kernels=len(kernels),
         tuned_kernels=len(known),
@@ -198,6 +228,14 @@ def block_ratios(target: Target, space: Space, precision: DType) -> Blocks:
 def failures(rows: Sequence[Row], blocks: Sequence[Blocks], missing: Sequence[str]) -> list[str]:
     """Which requirements are missed."""
     found = [f"no table: {text}" for text in missing]
+    for row in rows:
+        name = f"{row.target} {row.space} {row.size} {row.precision}"
+        if not row.output_error <= ERROR_LIMIT[row.precision]:
+            found.append(f"{name}: outputs are off by {row.output_error:.1e} of the largest")
+        if row.file_by_weights > FILE_LIMIT:
+            found.append(f"{name}: the library is {row.file_by_weights:.1f} times the weights")
+        if row.build_s["tvm untuned"] > BUILD_LIMIT_S:
+            found.append(f"{name}: compiled in {row.build_s['tvm untuned']:.0f} s")
     host = [row for row in rows if row.target == "host"]
     if host:
         tuned = geomean([row.ratios["onnxruntime"] for row in host])
@@ -235,7 +273,8 @@ def say(row: Row) -> str:
     builds = "/".join(f"{row.build_s[name]:.1f}" for name in VARIANTS)
     return (
         f"{row.target:<5} {row.space:<11} {row.size:<6} {row.precision:<7} {row.macs / 1e6:7.1f} |"
-        f" {ms} | {ratios} | {builds:>17} | {row.tuned_kernels}/{row.kernels} ({row.trials})"
+        f" {ms} | {ratios} | {builds:>17} | {row.file_by_weights:4.2f} | "
+        f"{row.tuned_kernels}/{row.kernels} ({row.trials})"
     )
 
 
@@ -269,7 +308,8 @@ def main() -> int:
     rows: list[Row] = []
     blocks: list[Blocks] = []
     missing: list[str] = []
-    print(f"{'':41}| ms {' '.join(f'{n:>11}' for n in VARIANTS)} | tuned TVM by the others")
+    columns = " ".join(f"{name:>11}" for name in VARIANTS)
+    print(f"{'':33}{'M MAC':>8} | {columns} | tuned TVM by the others'{'':12}| built in s")
     for name in options.target:
         target = load_target(name)
         device = device_for(target)
