@@ -13,15 +13,15 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from edgeofa.backends.base import Artifact
 from edgeofa.backends.registry import get_backend
 from edgeofa.devices.base import Device, Evidence, Job, Latency
+from edgeofa.devices.local import LocalDevice
 from edgeofa.devices.qemu_user import Profile, QemuUserDevice
 from edgeofa.emulation.model import CoreModel, block_cost, core_model, latency, region_cost
 from edgeofa.emulation.trace import BlockCount
-from edgeofa.errors import DeviceError, UnsupportedOperator, UsageError
+from edgeofa.errors import DeviceError, SetupError, UsageError
 from edgeofa.graph.ir import DType
 from edgeofa.graph.ops import macs
 from edgeofa.pieces import Piece
@@ -134,6 +134,10 @@ def explain(
         UsageError: a precision or back end that the target has not.
         DeviceError: the device cannot be used, or no back end's artifact runs on it.
     """
+    for name in backends:
+        if name not in target.backends:
+            known = ", ".join(target.backends)
+            raise UsageError(f"{name} is no back end of {target.name}", hint=f"one of {known}")
     if precision not in target.precisions:
         known = ", ".join(target.precisions)
         raise UsageError(f"{precision} is no precision of {target.name}", hint=f"one of {known}")
@@ -143,16 +147,17 @@ def explain(
         artifacts: dict[str, Artifact] = {}
         failures: dict[str, str] = {}
         for name in backends:
-            compiler = get_backend(name).for_target(target)
             try:
+                compiler = get_backend(name).for_target(target)
                 artifacts[name] = compiler.compile(graph, folder / f"{name}{compiler.suffix}")
-            except UnsupportedOperator as error:
+            except (SetupError, UsageError) as error:
+                # an extra that was left out, a core or an operator that it has nothing for
                 failures[name] = str(error)
         if isinstance(device, QemuUserDevice):
             peak = _modelled_peak(device, target, precision)
             found = _counted(device, target, artifacts, work, peak, hot, cold=piece.is_block)
         elif device.evidence == "measured":
-            peak = _measured_peak(target)
+            peak = _measured_peak(device)
             found = _measured(device, artifacts, work, peak, seed, cold=piece.is_block)
         else:
             raise UsageError(
@@ -316,20 +321,25 @@ def _hottest(
 # --------------------------------------------------------------------------- devices with a clock
 
 
-def _measured_peak(target: Target) -> Peak:
+def _measured_peak(device: Device) -> Peak:
     """What numpy's float32 matrix product reaches on this machine, on one thread."""
-    if target.device != "local":
+    if not isinstance(device, LocalDevice):
         # nothing is run on a board but artifacts: no peak is known of it
         return Peak(None, None, "estimated", "not known of this device")
     threads = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
-    done = subprocess.run(
-        [sys.executable, "-c", _PRODUCT],
-        capture_output=True,
-        text=True,
-        timeout=_PEAK_TIMEOUT_S,
-        env={**os.environ, **dict.fromkeys(threads, "1")},
-        cwd=Path(__file__).parent,
-    )
+    try:
+        with device.exclusive():
+            done = subprocess.run(
+                [sys.executable, "-P", "-c", _PRODUCT],
+                capture_output=True,
+                text=True,
+                timeout=_PEAK_TIMEOUT_S,
+                env={**os.environ, **dict.fromkeys(threads, "1")},
+            )
+    except subprocess.TimeoutExpired as error:
+        raise DeviceError(
+            f"the matrix product takes over {_PEAK_TIMEOUT_S} s", where="this machine"
+        ) from error
     if done.returncode:
         raise DeviceError(f"the matrix product fails: {done.stderr[-300:]}", where="this machine")
     return Peak(

@@ -6,9 +6,10 @@ import dataclasses
 
 import pytest
 
+from edgeofa.backends.tvm import installed
 from edgeofa.devices.registry import device_for
 from edgeofa.emulation.mca import BlockPrices, find_llvm
-from edgeofa.errors import UsageError
+from edgeofa.errors import DeviceError, UsageError
 from edgeofa.explain import Explained, explain
 from edgeofa.jsonio import dumps
 from edgeofa.pieces import find_piece
@@ -89,3 +90,32 @@ def test_a_precision_that_the_target_has_not_is_refused() -> None:
     target = load_target("rpi4").model_copy(update={"precisions": ("float32",)})
     with pytest.raises(UsageError, match="int8 is no precision"):
         explain(find_piece(BLOCK, None), target, object(), ("litert",), "int8")  # type: ignore[arg-type]
+
+
+def test_a_back_end_that_the_target_has_not_is_refused() -> None:
+    target = load_target("rpi4")
+    with pytest.raises(UsageError, match="firmware is no back end of rpi4") as refused:
+        explain(find_piece(BLOCK, None), target, object(), ("firmware",), "int8")  # type: ignore[arg-type]
+    assert "litert" in str(refused.value)
+
+
+@pytest.mark.device
+def test_on_this_machine_times_are_measured_and_an_absent_back_end_costs_only_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(installed.VERSIONS, "apache-tvm", "0.0.1")
+    target = load_target("host")
+    found = explain(
+        find_piece(BLOCK, None), target, device_for(target), ("tvm", "litert"), "float32"
+    )
+    absent, one = found.backends
+    assert "pip install" in str(absent.failure)
+    assert one.latency is not None
+    assert one.latency.evidence == found.peak.evidence == "measured"
+    assert one.share_of_peak == pytest.approx(
+        found.macs / one.latency.ms * 1e3 / found.peak.macs_per_s
+    )
+    assert one.counted is None
+    assert "tvm failed: " in explanation_text(found)
+    with pytest.raises(DeviceError, match=r"(?s)no artifact runs.*pip install"):
+        explain(find_piece(BLOCK, None), target, device_for(target), ("tvm",), "float32")
