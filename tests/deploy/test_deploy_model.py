@@ -31,6 +31,7 @@ from edgeofa.errors import (
 from edgeofa.graph.builder import GraphBuilder
 from edgeofa.graph.ir import Graph
 from edgeofa.graph.quantize import quantize_with
+from edgeofa.model_data import load_examples
 from edgeofa.targets import load_target
 
 needs_board = pytest.mark.skipif(
@@ -296,6 +297,30 @@ def test_data_is_checked(
     np.savez(tmp_path / "data.npz", **content)
     with pytest.raises(UsageError, match=what):
         deployed(model, "host", tmp_path / "out", "--data", str(tmp_path / "data.npz"))
+
+
+def test_damaged_data_is_refused(tmp_path: Path) -> None:
+    """Whatever the damage, there are inputs or an error of edgeofa's own."""
+    rng = np.random.default_rng(0)
+    graph = sample_graphs.int8_graph("conv_same")
+    x = rng.standard_normal((4, *graph.input_tensor.shape[1:])).astype(np.float32)
+    np.save(tmp_path / "good.npy", x)
+    np.savez_compressed(tmp_path / "good.npz", inputs=x, labels=np.arange(4))
+    refused = 0
+    for suffix in (".npy", ".npz"):
+        good = (tmp_path / f"good{suffix}").read_bytes()
+        file = tmp_path / f"damaged{suffix}"
+        for _ in range(60):
+            content = np.frombuffer(good, np.uint8).copy()
+            content[rng.integers(0, len(content), 4)] = rng.integers(0, 256, 4)
+            # headers are where most can go wrong
+            content[rng.integers(6, 128)] = ord(rng.choice(list("([{'\"#")))
+            file.write_bytes(content.tobytes())
+            try:
+                load_examples(file, graph, 4, 0)
+            except UsageError:
+                refused += 1
+    assert 40 < refused < 120
 
 
 @pytest.mark.parametrize(

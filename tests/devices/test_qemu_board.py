@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 import zipfile
 from pathlib import Path
@@ -142,6 +143,25 @@ def test_an_archive_that_writes_elsewhere_is_refused(tmp_path: Path) -> None:
         archive.writestr("../evil.c", "")
     with pytest.raises(FileFormatError, match="a file"):
         read_network(path)
+
+
+def test_a_damaged_archive_is_refused(artifacts: dict[str, Path], tmp_path: Path) -> None:
+    """Whatever the damage, there is a network or an error of edgeofa's own."""
+    good, rng, refused = artifacts["dense_after_mean"].read_bytes(), random.Random(0), 0
+    for _ in range(100):
+        content = bytearray(good)
+        for _ in range(3):
+            # half of them in the directory at the end
+            last = len(content) - 1
+            content[rng.choice([rng.randint(0, last), rng.randint(last - 300, last)])] = (
+                rng.randrange(256)
+            )
+        (tmp_path / "damaged.zip").write_bytes(content)
+        try:
+            read_network(tmp_path / "damaged.zip")
+        except FileFormatError:
+            refused += 1
+    assert refused > 50
 
 
 def test_a_folder_of_sources_is_the_same_network(

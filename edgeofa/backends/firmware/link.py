@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -112,7 +113,7 @@ def read_network(path: Path) -> CompiledNetwork:
         files = _folder(path) if path.is_dir() else _archive(path)
         header = files[f"{_NETWORK}.h"].decode()
         files[f"{_NETWORK}.c"]
-    except (OSError, zipfile.BadZipFile, KeyError, UnicodeDecodeError) as error:
+    except (OSError, RuntimeError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise FileFormatError(f"not a compiled network: {error}", where=path) from error
     sizes = {}
     for name in _SIZES:
