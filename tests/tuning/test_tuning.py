@@ -19,6 +19,7 @@ from pydantic import TypeAdapter
 from edgeofa.devices.base import Device, Failure, Measurement
 from edgeofa.devices.registry import device_for
 from edgeofa.errors import DeviceError, FileFormatError, UsageError
+from edgeofa.jsonio import dumps
 from edgeofa.paths import data_dir
 from edgeofa.report.tuning import tuning_text
 from edgeofa.targets import load_target
@@ -357,6 +358,7 @@ def test_a_kernel_whose_default_is_wrong_is_named_and_costs_itself_only(world: P
     assert [t.kernel for t in found.kernels] == [POINTWISE.key]
     assert found.unusable == (f"{linear.key}: too linear",)
     assert "1 kernels are left out" in tuning_text(found)
+    assert json.loads(dumps(found))["unusable"] == [f"{linear.key}: too linear"]
 
 
 def test_a_default_that_beats_a_shipped_record_is_recorded_over_it(
