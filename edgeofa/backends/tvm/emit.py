@@ -79,6 +79,17 @@ def larger(a: Expr, b: Expr) -> Expr:
     return tirx.Max(constant(a), constant(b))
 
 
+def pieces(count: int, lanes: int) -> Iterator[tuple[int, int]]:
+    """(first, how many) of the vectors that ``count`` elements make: whole ones of ``lanes`` (a
+    power of two), the last ones by halves."""
+    at, width = 0, lanes
+    while at < count:
+        while width > count - at:
+            width //= 2
+        yield at, width
+        at += width
+
+
 def _place(index: int | Expr, lanes: int) -> Expr:
     return constant(index) if lanes == 1 else tirx.Ramp(constant(index), constant(1), lanes)
 
@@ -103,15 +114,7 @@ class Emitter:
         """The function's next argument: a pointer, seen as a flat buffer."""
         pointer = tirx.Var(name, ir.PointerType(ir.PrimType(dtype)))
         self._parameters.append(pointer)
-        return self._declare(pointer, elements, dtype)
-
-    def view(self, buffer: Buffer, elements: int, dtype: str) -> Buffer:
-        """The same memory as elements of another type."""
-        return self._declare(buffer.data, elements, dtype)
-
-    def _declare(self, pointer: Any, elements: int, dtype: str) -> Buffer:
-        name = self._name(pointer.name)
-        buffer = tirx.decl_buffer((elements,), dtype, name, data=pointer, layout=None)
+        buffer = tirx.decl_buffer((elements,), dtype, self._name(name), data=pointer, layout=None)
         self._blocks[0].append(tirx.DeclBuffer(buffer, data=pointer))
         return buffer
 
@@ -123,14 +126,7 @@ class Emitter:
 
     def local(self, elements: int, dtype: str, name: str = "acc") -> Buffer:
         """A buffer that LLVM keeps in registers where it is small and indexed by constants."""
-        return self._allocate(elements, dtype, name, "local")
-
-    def scratch(self, elements: int, dtype: str, name: str = "scratch") -> Buffer:
-        """A buffer in memory, of this call only."""
-        return self._allocate(elements, dtype, name, "global")
-
-    def _allocate(self, elements: int, dtype: str, name: str, scope: str) -> Buffer:
-        buffer = tirx.decl_buffer((elements,), dtype, self._name(name), scope=scope, layout=None)
+        buffer = tirx.decl_buffer((elements,), dtype, self._name(name), scope="local", layout=None)
         # on the stack, where the compiler sees it, and not from the runtime's pool
         self._blocks[-1].append(
             tirx.AllocBuffer(buffer, {"disable_lower_builtin": tirx.IntImm("bool", 1)})
@@ -157,12 +153,19 @@ class Emitter:
         else:
             for number in range(whole):
                 body(number * lanes, lanes)
-        done, width = whole * lanes, lanes
-        while done < count:
-            while width > count - done:
-                width //= 2
-            body(done, width)
-            done += width
+        for at, width in pieces(count % lanes, lanes):
+            body(whole * lanes + at, width)
+
+    def tiles(
+        self, extent: int, count: int, body: Callable[[Expr, int], None], name: str = "m"
+    ) -> None:
+        """``body(first, how many)`` for ``count`` at a time; the last ones may be fewer."""
+        whole, rest = divmod(extent, count)
+        if whole:
+            with self.loop(whole, "t") as t:
+                body(self.bind(t * count, name), count)
+        if rest:
+            body(constant(whole * count), rest)
 
     @contextmanager
     def loop(self, extent: int | Expr, name: str = "i") -> Iterator[Expr]:
@@ -186,7 +189,7 @@ class Emitter:
         body = _sequence(self._blocks.pop())
         self._blocks[-1].append(tirx.IfThenElse(condition, body, None))
 
-    def function(self, name: str) -> Any:
+    def function(self, name: str) -> tirx.PrimFunc:
         """The finished function."""
         function = tirx.PrimFunc(self._parameters, _sequence(self._blocks[0]))
         return function.with_attr({"global_symbol": name, "s_tir": True, "tirx.noalias": True})

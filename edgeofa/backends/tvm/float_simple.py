@@ -5,32 +5,37 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING
 
 from tvm import tirx
 
-from edgeofa.backends.tvm.emit import Buffer, Emitter, Expr, larger, load, smaller, splat_float
+from edgeofa.backends.tvm.emit import (
+    Buffer,
+    Emitter,
+    Expr,
+    convert,
+    larger,
+    load,
+    smaller,
+    splat,
+    splat_float,
+)
 from edgeofa.backends.tvm.float_finish import activate
 from edgeofa.backends.tvm.kernels import Kernel
 from edgeofa.backends.tvm.machine import Machine
-from edgeofa.backends.tvm.templates import Call, Config, Knobs, Template
+from edgeofa.backends.tvm.simple import Simple, operands
+from edgeofa.backends.tvm.templates import Call, Config, Template
 from edgeofa.graph.ir import Array
 
+if TYPE_CHECKING:
+    from tvm.tirx import PrimFunc
 
-class _FloatSimple(Template):
-    """An operator with one obvious way to be computed: no knobs, no constants."""
 
-    kinds: tuple[str, ...]
+class _FloatSimple(Simple):
+    """A function of (input, [other operand], output), without constants."""
+
+    dtype = "float32"
     reads_beyond = False
-
-    def accepts(self, kernel: Kernel, machine: Machine) -> bool:  # noqa: ARG002 - any machine
-        return kernel.dtype == "float32" and kernel.kind in self.kinds and kernel.residual is None
-
-    def knobs(self, kernel: Kernel, machine: Machine) -> Knobs:  # noqa: ARG002 - there are none
-        return {}
-
-    def default(self, kernel: Kernel, machine: Machine) -> Config:  # noqa: ARG002
-        return {}
 
     def constants(self, call: Call, machine: Machine, config: Config) -> Sequence[Array]:  # noqa: ARG002
         return ()
@@ -42,15 +47,11 @@ class _FloatSimple(Template):
         config: Config,  # noqa: ARG002
         statics: tuple[int, ...],  # noqa: ARG002
         name: str,
-    ) -> Any:
+    ) -> PrimFunc:
         e = Emitter()
-        x = e.parameter("x", prod(kernel.input), "float32")
-        other = None
-        if kernel.other != "none":
-            counts = {"same": prod(kernel.input), "channel": kernel.input[-1], "scalar": 1}
-            other = e.parameter("other", counts[kernel.other], "float32")
+        inputs = operands(e, kernel)
         y = e.parameter("y", prod(kernel.output), "float32")
-        self.write(e, kernel, machine, x, other, y)
+        self.write(e, kernel, machine, inputs, y)
         return e.function(name)
 
     @abstractmethod
@@ -59,8 +60,7 @@ class _FloatSimple(Template):
         e: Emitter,
         kernel: Kernel,
         machine: Machine,
-        x: Buffer,
-        other: Buffer | None,
+        inputs: list[Buffer],
         y: Buffer,
     ) -> None:
         """The function's statements."""
@@ -76,22 +76,22 @@ class FloatElementwise(_FloatSimple):
         e: Emitter,
         kernel: Kernel,
         machine: Machine,
-        x: Buffer,
-        other: Buffer | None,
+        inputs: list[Buffer],
         y: Buffer,
     ) -> None:
+        x, *others = inputs
         lanes, channels = machine.lanes(4), kernel.input[-1]
 
         def one(at: Expr, from_other: Expr, width: int) -> None:
             value = e.bind(load(x, at, width))
-            if other is None:
+            if not others:
                 gate = larger(value + splat_float(3.0, width), splat_float(0.0, width))
                 value = smaller(gate, splat_float(6.0, width)) * value
                 value = value * splat_float(1 / 6, width)
             elif kernel.kind == "add":
-                value = value + _operand(other, kernel, from_other, width)
+                value = value + _operand(others[0], kernel, from_other, width)
             else:
-                value = value * _operand(other, kernel, from_other, width)
+                value = value * _operand(others[0], kernel, from_other, width)
             e.store(y, at, activate(value, kernel.activation, width), width)
 
         if kernel.other == "channel":
@@ -105,8 +105,7 @@ class FloatElementwise(_FloatSimple):
 def _operand(other: Buffer, kernel: Kernel, at: Expr, width: int) -> Expr:
     if kernel.other != "scalar":
         return load(other, at, width)
-    one = load(other, 0)
-    return one if width == 1 else tirx.Broadcast(one, width)
+    return splat(load(other, 0), width)
 
 
 class FloatMean(_FloatSimple):
@@ -119,8 +118,7 @@ class FloatMean(_FloatSimple):
         e: Emitter,
         kernel: Kernel,
         machine: Machine,
-        x: Buffer,
-        other: Buffer | None,  # noqa: ARG002 - the contract
+        inputs: list[Buffer],
         y: Buffer,
     ) -> None:
         height, width, channels = kernel.input
@@ -129,7 +127,7 @@ class FloatMean(_FloatSimple):
             total = e.local(lanes, "float32")
             e.store(total, 0, splat_float(0.0, lanes), lanes)
             with e.loop(height * width) as pixel:
-                value = load(x, pixel * channels + at, lanes)
+                value = load(inputs[0], pixel * channels + at, lanes)
                 e.store(total, 0, load(total, 0, lanes) + value, lanes)
             mean = load(total, 0, lanes) * splat_float(1 / (height * width), lanes)
             e.store(y, at, mean, lanes)
@@ -147,18 +145,19 @@ class FloatPool(_FloatSimple):
         e: Emitter,
         kernel: Kernel,
         machine: Machine,
-        x: Buffer,
-        other: Buffer | None,  # noqa: ARG002 - the contract
+        inputs: list[Buffer],
         y: Buffer,
     ) -> None:
         height, width, channels = kernel.input
         top, _, left, _ = kernel.pads
         is_max = kernel.kind == "max_pool2d"
 
-        def bounds(number: Expr, stride: int, before: int, window: int, size: int) -> Any:
+        def bounds(
+            number: Expr, stride: int, before: int, window: int, size: int
+        ) -> tuple[Expr, Expr]:
             first = e.bind(number * stride - before)
-            low = e.bind(tirx.Max(first, tirx.IntImm("int32", 0)))
-            high = e.bind(tirx.Min(first + window, tirx.IntImm("int32", size)))
+            low = e.bind(larger(first, 0))
+            high = e.bind(smaller(first + window, size))
             return low, high
 
         with e.loop(kernel.output[0]) as row, e.loop(kernel.output[1]) as column:
@@ -172,13 +171,13 @@ class FloatPool(_FloatSimple):
                 e.store(found, 0, splat_float(empty, lanes), lanes)
                 with e.loop(row_high - row_low) as ky, e.loop(high - low) as kx:
                     pixel = (row_low + ky) * width + low + kx
-                    value = load(x, pixel * channels + at, lanes)
+                    value = load(inputs[0], pixel * channels + at, lanes)
                     old = load(found, 0, lanes)
-                    e.store(found, 0, tirx.Max(old, value) if is_max else old + value, lanes)
+                    e.store(found, 0, larger(old, value) if is_max else old + value, lanes)
                 value = load(found, 0, lanes)
                 if not is_max:
-                    count = tirx.Cast("float32", (row_high - row_low) * (high - low))
-                    value = value / (count if lanes == 1 else tirx.Broadcast(count, lanes))
+                    count = convert("float32", (row_high - row_low) * (high - low))
+                    value = value / splat(count, lanes)
                 e.store(y, start + at, activate(value, kernel.activation, lanes), lanes)
 
             e.sweep(channels, machine.lanes(4), one)
@@ -194,8 +193,7 @@ class FloatPad(_FloatSimple):
         e: Emitter,
         kernel: Kernel,
         machine: Machine,
-        x: Buffer,
-        other: Buffer | None,  # noqa: ARG002 - the contract
+        inputs: list[Buffer],
         y: Buffer,
     ) -> None:
         top, bottom, left, right = kernel.pads
@@ -207,7 +205,9 @@ class FloatPad(_FloatSimple):
             e.sweep(count, lanes, lambda at, n: e.store(y, start + at, splat_float(0.0, n), n))
 
         def copy(start: Expr, to: Expr) -> None:
-            e.sweep(inner, lanes, lambda at, n: e.store(y, to + at, load(x, start + at, n), n))
+            e.sweep(
+                inner, lanes, lambda at, n: e.store(y, to + at, load(inputs[0], start + at, n), n)
+            )
 
         fill(0, top * line + left * channels)
         with e.loop(height) as row:
@@ -229,17 +229,16 @@ class FloatSoftmax(_FloatSimple):
         e: Emitter,
         kernel: Kernel,
         machine: Machine,  # noqa: ARG002 - the contract
-        x: Buffer,
-        other: Buffer | None,  # noqa: ARG002 - the contract
+        inputs: list[Buffer],
         y: Buffer,
     ) -> None:
-        channels = kernel.input[-1]
+        x, channels = inputs[0], kernel.input[-1]
         with e.loop(prod(kernel.input) // channels) as pixel:
             start = e.value(pixel * channels)
             found = e.local(1, "float32")
             e.store(found, 0, load(x, start))
             with e.loop(channels) as c:
-                e.store(found, 0, tirx.Max(load(found, 0), load(x, start + c)))
+                e.store(found, 0, larger(load(found, 0), load(x, start + c)))
             largest = e.bind(load(found, 0))
             e.store(found, 0, splat_float(0.0, 1))
             with e.loop(channels) as c:

@@ -15,7 +15,8 @@ from edgeofa.backends.tvm.kernels import Kernel
 
 #: what vector loads may read beyond the last pixel
 SLACK = 128
-_COPY = 16
+#: elements that are copied at a time
+COPY = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +36,7 @@ class Band:
 def band_bytes(kernel: Kernel, pixel_bytes: int) -> int:
     """Size of a band, whole copies."""
     width = kernel.input[-2] + kernel.pads[2] + kernel.pads[3]
-    return -(-(kernel.window[0] * width * pixel_bytes + SLACK) // _COPY) * _COPY
+    return -(-(kernel.window[0] * width * pixel_bytes + SLACK) // COPY) * COPY
 
 
 def make_band(e: Emitter, kernel: Kernel, scratch: Buffer, padding: Expr, pixel_bytes: int) -> Band:
@@ -87,25 +88,25 @@ def _copy_row(
 
 def fill_run(e: Emitter, to: Buffer, value: Expr, size: int) -> None:
     """Set the first ``size`` elements to an int32 scalar."""
-    if size < _COPY:
+    if size < COPY:
         for i in range(size):
             e.store(to, i, convert("int8", value))
         return
-    fill = e.bind(splat(convert("int8", value), _COPY), "fill")
-    with e.loop(size // _COPY, "i") as i:
-        e.store(to, i * _COPY, fill, _COPY)
-    if size % _COPY:
-        e.store(to, size - _COPY, fill, _COPY)
+    fill = e.bind(splat(convert("int8", value), COPY), "fill")
+    with e.loop(size // COPY, "i") as i:
+        e.store(to, i * COPY, fill, COPY)
+    if size % COPY:
+        e.store(to, size - COPY, fill, COPY)
 
 
 def copy_run(e: Emitter, to: Buffer, place: Expr, source: Buffer, start: Expr, size: int) -> None:
     """Copy ``size`` neighbouring elements."""
-    if size < _COPY:
+    if size < COPY:
         for i in range(size):
             e.store(to, place + i, load(source, start + i))
         return
-    with e.loop(size // _COPY, "i") as i:
-        e.store(to, place + i * _COPY, load(source, start + i * _COPY, _COPY), _COPY)
-    if size % _COPY:
-        last = size - _COPY
-        e.store(to, place + last, load(source, start + last, _COPY), _COPY)
+    with e.loop(size // COPY, "i") as i:
+        e.store(to, place + i * COPY, load(source, start + i * COPY, COPY), COPY)
+    if size % COPY:
+        last = size - COPY
+        e.store(to, place + last, load(source, start + last, COPY), COPY)

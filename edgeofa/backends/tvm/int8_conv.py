@@ -9,23 +9,14 @@ from math import ceil, prod
 
 import numpy as np
 from numpy.typing import NDArray
-from tvm import tirx
 from tvm.tirx import PrimFunc
 
-from edgeofa.backends.tvm.emit import (
-    Buffer,
-    Emitter,
-    Expr,
-    constant,
-    load,
-    splat,
-)
-from edgeofa.backends.tvm.int8_band import SLACK, advance, band_bytes, make_band
+from edgeofa.backends.tvm.emit import Buffer, Emitter, Expr, constant, load, smaller, splat
+from edgeofa.backends.tvm.int8_band import COPY, SLACK, advance, band_bytes, make_band
 from edgeofa.backends.tvm.int8_constants import HEADER, Header
 from edgeofa.backends.tvm.int8_isa import Ints, Isa, Mode, widen
 from edgeofa.backends.tvm.kernels import Kernel
 
-_COPY = 16
 #: chunks of a reduction that stays a loop of its own
 _LONG = 5
 
@@ -58,11 +49,6 @@ class Tiling:
         return self.channels == self.groups * self.blocks * self.block
 
 
-def is_flat(kernel: Kernel) -> bool:
-    """Pixels of input and output correspond one to one."""
-    return kernel.window == (1, 1) and kernel.stride == (1, 1) and not any(kernel.pads)
-
-
 def tiling(kernel: Kernel, isa: Isa, config: Mapping[str, int | str]) -> Tiling:
     """The cut that a configuration means for this kernel."""
     channels = kernel.output[-1]
@@ -71,7 +57,7 @@ def tiling(kernel: Kernel, isa: Isa, config: Mapping[str, int | str]) -> Tiling:
     if gathered:
         depth = ceil(depth / isa.tail) * isa.tail
     height, width = kernel.output[-3:-1]
-    rows = is_flat(kernel) and not gathered
+    rows = kernel.is_flat and not gathered
     count = ceil(channels / isa.block)
     blocks = min(int(config["blocks"]), count)
     return Tiling(
@@ -127,7 +113,7 @@ def pack_constants(
 
 def patch_bytes(tile: Tiling) -> int:
     """Room for one pixel's window."""
-    return ceil(tile.depth / _COPY) * _COPY
+    return ceil(tile.depth / COPY) * COPY
 
 
 def scratch_bytes(kernel: Kernel, tile: Tiling) -> int:
@@ -170,7 +156,7 @@ class _Writer:
         tile = self.tile
         at = (group * tile.blocks + block) * tile.block
         last = max(tile.channels - tile.block, 0)
-        return at if tile.regular else tirx.Min(at, constant(last))
+        return at if tile.regular else smaller(at, last)
 
     def write_tile(self, source: Buffer, bases: list[Expr], pixel: Expr, group: Expr) -> None:
         """The outputs of ``pixels`` pixels from ``pixel`` on, for one group of channels."""
@@ -291,24 +277,14 @@ class _Writer:
         e = self.e
         if tile.channels_outside:
             with e.loop(tile.groups, "g") as group:
-                self._tiles(pixels, lambda first, count: body(first, count, group))
+                e.tiles(pixels, tile.pixels, lambda first, count: body(first, count, group))
             return
 
         def all_groups(first: Expr, count: int) -> None:
             with e.loop(tile.groups, "g") as group:
                 body(first, count, group)
 
-        self._tiles(pixels, all_groups)
-
-    def _tiles(self, extent: int, body: Callable[[Expr, int], None]) -> None:
-        """``body(first pixel, pixels)`` for every tile; the last may be smaller."""
-        e, count = self.e, self.tile.pixels
-        whole, rest = divmod(extent, count)
-        if whole:
-            with e.loop(whole, "t") as t:
-                body(e.bind(t * count, "m"), count)
-        if rest:
-            body(constant(whole * count), rest)
+        e.tiles(pixels, tile.pixels, all_groups)
 
     def _bases(self, first: Expr, count: int, stride: int, offset: Expr | int = 0) -> list[Expr]:
         return [self.e.bind(offset + (first + p) * stride, "b") for p in range(count)]
@@ -327,7 +303,7 @@ class _Writer:
                 with e.loop(tile.groups, "g") as group:
                     self.write_tile(self.x, bases, oy * width + first, group)
 
-            self._tiles(width, body)
+            e.tiles(width, tile.pixels, body)
 
     def write_gathered(self) -> None:
         """Any window: its pixels are copied beside each other, a tile at a time."""
@@ -348,13 +324,13 @@ class _Writer:
                     for ky, row in enumerate(rows):
                         source, to = row + column, patch + p * stride + ky * span
                         # what is copied too much is overwritten, or multiplied with zero
-                        for i in range(0, span, _COPY):
-                            e.store(scratch, to + i, load(scratch, source + i, _COPY), _COPY)
+                        for i in range(0, span, COPY):
+                            e.store(scratch, to + i, load(scratch, source + i, COPY), COPY)
                 bases = [constant(patch + p * stride) for p in range(count)]
                 with e.loop(tile.groups, "g") as group:
                     self.write_tile(scratch, bases, oy * width + first, group)
 
-            self._tiles(width, body)
+            e.tiles(width, tile.pixels, body)
 
 
 def build(
@@ -366,7 +342,7 @@ def build(
     write: Callable[[], None]
     if tile.gathered:
         write = writer.write_gathered
-    elif is_flat(kernel):
+    elif kernel.is_flat:
         write = writer.write_flat
     else:
         write = writer.write_strided

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from edgeofa.backends.tvm.int8_isa import Isa, Madd, Neon, NeonDot, Vnni
+from edgeofa.backends.tvm.int8_isa import Isa
+from edgeofa.backends.tvm.int8_neon import Neon, NeonDot
+from edgeofa.backends.tvm.int8_x86 import Madd, Vnni
 from edgeofa.backends.tvm.machine import Machine
 from edgeofa.backends.tvm.templates import Call
 from edgeofa.errors import UsageError

@@ -1,9 +1,10 @@
-"""The templates of int8 kernels: knobs, defaults, operands."""
+"""The templates of int8 convolutions: knobs, defaults, operands."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -11,24 +12,26 @@ from edgeofa.backends.tvm import int8_conv, int8_depthwise
 from edgeofa.backends.tvm.int8_constants import Residual, header, rescaling_mode
 from edgeofa.backends.tvm.int8_isa import Ints, Isa, Mode
 from edgeofa.backends.tvm.int8_machine import activation_limits, isa_of, quantizations
-from edgeofa.backends.tvm.int8_simple import TEMPLATES as SIMPLE
 from edgeofa.backends.tvm.kernels import Kernel
 from edgeofa.backends.tvm.machine import Machine
 from edgeofa.backends.tvm.templates import Call, Config, Knobs, Template
 from edgeofa.graph.int8_kernels import activation_range, add_multipliers, linear_multipliers
-from edgeofa.graph.ir import Array, Quantization
+from edgeofa.graph.ir import Array
 
 if TYPE_CHECKING:
     from tvm.tirx import PrimFunc
 
+#: by the number that stands for each in ``statics``
 _MODES: tuple[Mode, Mode] = ("right", "any")
 
 
-def _channels(call: Call, source: Quantization, between: Quantization) -> tuple[Ints, Ints]:
-    """Multiplier and shift of every output channel."""
-    multiplier, shift = linear_multipliers(call.op, source, between)
-    channels = call.kernel.output[-1]
-    return np.broadcast_to(multiplier, channels), np.broadcast_to(shift, channels)
+class _Numbers(NamedTuple):
+    """Bias and rescaling of every output channel, and what all rescalings need."""
+
+    bias: Ints
+    multiplier: Ints
+    shift: Ints
+    mode: Mode
 
 
 def _linear_header(call: Call, isa: Isa) -> Array:
@@ -46,31 +49,57 @@ def _linear_header(call: Call, isa: Isa) -> Array:
 
 
 class _Linear(Template):
-    """What convolutions share: one function for both ways of rescaling."""
+    """What convolutions share: one function for both ways of rescaling, biases that carry the
+    input's zero point."""
+
+    @abstractmethod
+    def taps(self, weight: Array) -> Array:
+        """The weights of one output channel in each row."""
+
+    @abstractmethod
+    def packed(
+        self, kernel: Kernel, isa: Isa, config: Config, weight: Array, numbers: _Numbers
+    ) -> tuple[Array, Array]:
+        """Weights, and ``numbers``, block by block in the order that they are read."""
 
     def statics(self, call: Call) -> tuple[int, ...]:
         source, between, _ = quantizations(call)
-        return (_MODES.index(self.mode(call, source, between)),)
+        _, shift = linear_multipliers(call.op, source, between)
+        return (_MODES.index(rescaling_mode(shift)),)
 
-    def mode(self, call: Call, source: Quantization, between: Quantization) -> Mode:
-        """Which rescaling the layer's shifts need."""
-        return rescaling_mode(linear_multipliers(call.op, source, between)[1])
+    def constants(self, call: Call, machine: Machine, config: Config) -> Sequence[Array]:
+        isa = isa_of(machine)
+        source, between, _ = quantizations(call)
+        weight, bias = call.op.linear
+        # the sum of w * (x - zero) is the sum of w * x less what does not depend on x
+        offset = source.zero_point + isa.input_offset
+        folded = bias.astype(np.int64) - offset * self.taps(weight).sum(axis=1, dtype=np.int64)
+        multiplier, shift = linear_multipliers(call.op, source, between)
+        channels = call.kernel.output[-1]
+        numbers = _Numbers(
+            folded,
+            np.broadcast_to(multiplier, channels),
+            np.broadcast_to(shift, channels),
+            rescaling_mode(shift),
+        )
+        packed, blocks = self.packed(call.kernel, isa, config, weight, numbers)
+        return packed, np.concatenate([_linear_header(call, isa), blocks])
 
 
 class Conv(_Linear):
-    """Dense convolutions and fully connected layers."""
+    """Dense convolutions and fully connected layers.
+
+    Knobs: a tile is ``pixels`` times ``blocks`` of channels, ``outer`` which of the two is walked
+    over in the outer loop where pixels are read as they lie.
+    """
 
     def accepts(self, kernel: Kernel, machine: Machine) -> bool:  # noqa: ARG002 - all of them
         return kernel.dtype == "int8" and kernel.kind in ("conv2d", "fully_connected")
 
     def knobs(self, kernel: Kernel, machine: Machine) -> Knobs:  # noqa: ARG002
-        if machine.is_arm:
-            wide = machine.dot == "sdot"
-            blocks: tuple[int, ...] = (1, 2, 3, 4) if wide else (1, 2)
-            return {"pixels": (1, 2, 3, 4, 6, 8), "blocks": blocks, "outer": ("pixels", "channels")}
         return {
-            "pixels": (1, 2, 3, 4, 6, 8, 12),
-            "blocks": (1, 2, 3, 4),
+            "pixels": (1, 2, 3, 4, 6, 8) if machine.is_arm else (1, 2, 3, 4, 6, 8, 12),
+            "blocks": (1, 2) if machine.dot == "mlal" else (1, 2, 3, 4),
             "outer": ("pixels", "channels"),
         }
 
@@ -93,26 +122,22 @@ class Conv(_Linear):
     ) -> PrimFunc:
         return int8_conv.build(kernel, isa_of(machine), config, _MODES[statics[0]], name)
 
-    def constants(self, call: Call, machine: Machine, config: Config) -> Sequence[Array]:
-        isa, kernel = isa_of(machine), call.kernel
-        source, between, _ = quantizations(call)
+    def taps(self, weight: Array) -> Array:
+        return weight.reshape(len(weight), -1)
+
+    def packed(
+        self, kernel: Kernel, isa: Isa, config: Config, weight: Array, numbers: _Numbers
+    ) -> tuple[Array, Array]:
         tile = int8_conv.tiling(kernel, isa, config)
-        weight, bias = call.op.linear
-        rows = weight.reshape(len(weight), -1)
-        offset = source.zero_point + isa.input_offset
-        folded = bias.astype(np.int64) - offset * rows.sum(axis=1, dtype=np.int64)
-        multiplier, shift = _channels(call, source, between)
-        mode = self.mode(call, source, between)
-        blocks = int8_conv.pack_constants(tile, isa, folded, multiplier, shift, mode)
-        packed = int8_conv.pack_weights(tile, isa, rows)
-        return packed, np.concatenate([_linear_header(call, isa), blocks])
+        blocks = int8_conv.pack_constants(tile, isa, *numbers)
+        return int8_conv.pack_weights(tile, isa, self.taps(weight)), blocks
 
     def scratch_bytes(self, kernel: Kernel, machine: Machine, config: Config) -> int:
         return int8_conv.scratch_bytes(kernel, int8_conv.tiling(kernel, isa_of(machine), config))
 
 
 class Depthwise(_Linear):
-    """Depthwise convolutions."""
+    """Depthwise convolutions. ``pixels`` of a row are a tile, by one block of channels."""
 
     def accepts(self, kernel: Kernel, machine: Machine) -> bool:  # noqa: ARG002 - all of them
         kind, dtype = kernel.kind, kernel.dtype
@@ -138,21 +163,22 @@ class Depthwise(_Linear):
         mode = _MODES[statics[0]]
         return int8_depthwise.build(kernel, isa_of(machine), config, mode, name)
 
-    def constants(self, call: Call, machine: Machine, config: Config) -> Sequence[Array]:  # noqa: ARG002
-        isa, kernel = isa_of(machine), call.kernel
-        source, between, _ = quantizations(call)
-        weight, bias = call.op.linear
-        taps = weight[0]
-        offset = source.zero_point + isa.input_offset
-        folded = bias.astype(np.int64) - offset * taps.sum(axis=(0, 1), dtype=np.int64)
-        multiplier, shift = _channels(call, source, between)
-        mode = self.mode(call, source, between)
-        blocks = int8_depthwise.pack_constants(kernel, isa, folded, multiplier, shift, mode)
-        packed = int8_depthwise.pack_weights(kernel, isa, taps)
-        return packed, np.concatenate([_linear_header(call, isa), blocks])
+    def taps(self, weight: Array) -> Array:
+        return weight.reshape(-1, weight.shape[-1]).T
+
+    def packed(
+        self,
+        kernel: Kernel,
+        isa: Isa,
+        config: Config,  # noqa: ARG002 - it does not depend on the tile
+        weight: Array,
+        numbers: _Numbers,
+    ) -> tuple[Array, Array]:
+        blocks = int8_depthwise.pack_constants(kernel, isa, *numbers)
+        return int8_depthwise.pack_weights(kernel, isa, weight[0]), blocks
 
     def scratch_bytes(self, kernel: Kernel, machine: Machine, config: Config) -> int:  # noqa: ARG002
         return int8_depthwise.scratch_bytes(kernel, isa_of(machine))
 
 
-TEMPLATES: tuple[Template, ...] = (Conv(), Depthwise(), *SIMPLE)
+TEMPLATES: tuple[Template, ...] = (Conv(), Depthwise())

@@ -62,6 +62,11 @@ class Kernel:
         return replace(self, residual=None)
 
     @property
+    def is_flat(self) -> bool:
+        """Pixels of input and output correspond one to one."""
+        return self.window == (1, 1) and self.stride == (1, 1) and not any(self.pads)
+
+    @property
     def macs(self) -> int:
         """Multiply-accumulates, 0 for operators without weights."""
         if self.kind == "depthwise_conv2d":

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from edgeofa.backends.tvm.installed import require_tvm
-from edgeofa.backends.tvm.interface import Interface
+from edgeofa.backends.tvm.interface import SYMBOL, Interface
 from edgeofa.backends.tvm.interface import Tensor as Described
 from edgeofa.backends.tvm.machine import Machine
 from edgeofa.backends.tvm.program import ALIGNMENT_BYTES, Function, Program, Step
@@ -165,7 +165,7 @@ def _entry(program: Program) -> str:
     return _ENTRY.format(
         arena=program.arena_bytes,
         alignment=ALIGNMENT_BYTES,
-        symbol="edgeofa_interface",
+        symbol=SYMBOL,
         text="\n" + "\n".join(lines),
         declarations="\n".join(
             f"int __tvm_ffi_{f.name}(void *, const TVMFFIAny *, int32_t, TVMFFIAny *);"

@@ -35,6 +35,7 @@ class Machine:
 
     @property
     def is_arm(self) -> bool:
+        """It is AArch64, the others are x86-64."""
         return self.triple.startswith("aarch64")
 
     def lanes(self, element_bytes: int) -> int:

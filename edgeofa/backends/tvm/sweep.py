@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from edgeofa.backends.tvm.emit import Emitter, Expr, constant, larger, smaller
+from edgeofa.backends.tvm.emit import Emitter, Expr, larger, pieces, smaller
 from edgeofa.backends.tvm.kernels import Kernel
 
 
@@ -75,8 +75,8 @@ def _rows_inside(e: Emitter, kernel: Kernel, row: Expr) -> tuple[int | Expr, int
     if not top and not bottom:
         return 0, size
     start = e.value(row * kernel.stride[0] - top)
-    low = e.value(larger(0 - start, constant(0)))
-    return low, e.value(smaller(kernel.input[0] - start, constant(size)) - low)
+    low = e.value(larger(0 - start, 0))
+    return low, e.value(smaller(kernel.input[0] - start, size) - low)
 
 
 def _runs(kernel: Kernel, width: int, pixels: int) -> tuple[Run, ...]:
@@ -145,6 +145,7 @@ class Group:
 
     @property
     def channels(self) -> int:
+        """Of one repeat."""
         return sum(self.widths)
 
     def vectors(self) -> Iterator[tuple[int, int]]:
@@ -163,14 +164,7 @@ def channel_groups(channels: int, lanes: int, vectors: int) -> tuple[Group, ...]
     groups = []
     if repeats:
         groups.append(Group(0, repeats, (lanes,) * vectors))
-    widths: list[int] = []
-    width = lanes
-    left = rest
-    while left:
-        while width > left:
-            width //= 2
-        widths.append(width)
-        left -= width
+    widths = tuple(width for _, width in pieces(rest, lanes))
     if widths:
-        groups.append(Group(repeats * whole, 1, tuple(widths)))
+        groups.append(Group(repeats * whole, 1, widths))
     return tuple(groups)

@@ -92,8 +92,12 @@ class Template(ABC):
 #: modules whose ``TEMPLATES`` are looked through, in this order
 _MODULES = (
     "edgeofa.backends.tvm.float_conv",
+    "edgeofa.backends.tvm.float_depthwise",
     "edgeofa.backends.tvm.float_simple",
     "edgeofa.backends.tvm.int8_templates",
+    "edgeofa.backends.tvm.int8_elementwise",
+    "edgeofa.backends.tvm.int8_pool",
+    "edgeofa.backends.tvm.int8_softmax",
 )
 
 
