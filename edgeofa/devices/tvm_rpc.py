@@ -148,7 +148,9 @@ class TvmRpcDevice(Device):
         if not 1 <= threads <= 256:
             raise UsageError(f"{threads} threads", where=self.name)
         a = self._address
-        argv = [sys.executable, "-m", "edgeofa.devices.tvm_rpc_client", a.host, str(a.port)]
+        # -P: nothing of the folder that a person happens to be in is imported
+        module = "edgeofa.devices.tvm_rpc_client"
+        argv = [sys.executable, "-P", "-m", module, a.host, str(a.port)]
         command = RunnerCommand(
             (*argv, a.key, str(threads)),
             # the compiler's library is large, and not needed to run what it made

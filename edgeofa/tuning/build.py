@@ -22,7 +22,8 @@ from edgeofa.emulation.process import dies_with_parent
 #: for one library; an ordinary one takes a tenth of a second
 _BUILD_S = 60.0
 _MAX_ANSWER_BYTES = 1 << 16
-_WORKER = (sys.executable, "-m", "edgeofa.tuning.worker")
+#: -P: nothing of the folder that a person happens to be in is imported
+_WORKER = (sys.executable, "-P", "-m", "edgeofa.tuning.worker")
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,10 @@ def address(port: int, key: str = "lab") -> str:
     return f"tvm-rpc://127.0.0.1:{port}/{key}"
 
 
-def test_jobs_run_there_and_bad_ones_cost_only_themselves(port: int, tmp_path) -> None:
+def test_jobs_run_there_and_bad_ones_cost_only_themselves(port: int, tmp_path, monkeypatch) -> None:
+    # what happens to lie where a person works is not imported
+    (tmp_path / "json.py").write_text("raise SystemExit(3)")
+    monkeypatch.chdir(tmp_path)
     device = device_for(HOST, address(port))
     assert isinstance(device, TvmRpcDevice)
     device._timeout_s = 4.0

@@ -152,7 +152,12 @@ def test_a_compiler_that_dies_after_its_answer_costs_none(tmp_path: Path) -> Non
             time.sleep(0.3)
 
 
-def test_the_real_worker_compiles_and_says_why_it_cannot(tmp_path: Path) -> None:
+def test_the_real_worker_compiles_and_says_why_it_cannot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # what happens to lie where a person works is not imported
+    (tmp_path / "json.py").write_text("raise SystemExit(3)")
+    monkeypatch.chdir(tmp_path)
     machine = host_machine()
     default = dict(template_for(POINTWISE, machine).default(POINTWISE, machine))
     tasks = [
