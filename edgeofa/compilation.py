@@ -10,7 +10,7 @@ from edgeofa.backends.base import CompiledLayer
 from edgeofa.errors import TooLarge, UsageError
 from edgeofa.fitting import Room, with_largest
 from edgeofa.graph.ir import Graph
-from edgeofa.networks import RandomWeights, TrainedWeights, WeightSource
+from edgeofa.networks import WeightSource, load_weights
 from edgeofa.spaces import Space, load_space
 from edgeofa.targets import Target
 
@@ -131,12 +131,9 @@ class _Source:
             return read_own_model(own, self._target).network.graph
         space = self._space()
         subnet = space.parse(str(request.subnet))
-        if request.random_weights:
-            self._weights = RandomWeights(space, request.seed)
-        else:
-            from edgeofa.elastic.bundles import load_bundle
-
-            self._weights = TrainedWeights(load_bundle(space), request.data, request.seed)
+        self._weights = load_weights(
+            space, request.data, request.seed, random=request.random_weights
+        )
         return self._weights.network(subnet, "int8").graph
 
     def offering(self, error: TooLarge) -> TooLarge:
@@ -144,7 +141,7 @@ class _Source:
         beside a model of the user's own from random ones, which take the same memory."""
         request, memory = self._request, self._target.memory
         space = self._space()
-        weights = self._weights or RandomWeights(space, request.seed)
+        weights = self._weights or load_weights(space, None, request.seed, random=True)
         ram = [request.sram_bytes, None if memory is None else memory.ram_bytes]
         room = Room(
             ram_bytes=min((r for r in ram if r is not None), default=None),

@@ -21,11 +21,11 @@ from edgeofa.deployment import Attempt, Budget, Deployment
 from edgeofa.devices.base import Device
 from edgeofa.errors import NoSubnetFits, UsageError
 from edgeofa.graph.ir import DType
-from edgeofa.networks import Network, RandomWeights, TrainedWeights, WeightSource
+from edgeofa.networks import Network, load_weights
 from edgeofa.paths import cache_dir
 from edgeofa.placement import Placement, place
 from edgeofa.report.progress import Steps
-from edgeofa.spaces import Space, Subnet
+from edgeofa.spaces import Subnet
 from edgeofa.targets import Target
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ def deploy(request: Request, steps: Steps, device: Device | None = None) -> tupl
     with steps("solve"):
         choice = _choose(candidates, asked, request, target)
     with steps("load weights"):
-        weights = load_weights(request, space)
+        weights = load_weights(space, request.data, request.seed, random=request.random_weights)
     folder.mkdir(parents=True, exist_ok=True)
     # artifacts lie in a working folder until the best of them is known
     with alone(folder), TemporaryDirectory(prefix=".work-", dir=folder) as work:
@@ -239,15 +239,6 @@ def alone(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def load_weights(request: Request, space: Space) -> WeightSource:
-    """The bundle's weights, or random ones where asked for."""
-    from edgeofa.elastic.bundles import load_bundle
-
-    if request.random_weights:
-        return RandomWeights(space, request.seed)
-    return TrainedWeights(load_bundle(space), request.data, request.seed)
 
 
 def _choose(candidates: list[Inputs], budget: Budget, request: Request, target: Target) -> Choice:

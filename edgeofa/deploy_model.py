@@ -18,7 +18,7 @@ from edgeofa.networks import (
     COMPARED_IMAGES,
     MEASURED_IMAGES,
     Network,
-    RandomWeights,
+    load_weights,
     quantised,
 )
 from edgeofa.placement import place
@@ -73,6 +73,7 @@ def deploy_model(
         DeviceError: no back end's artifact could be run, or gave the model's outputs.
     """
     from edgeofa.devices.registry import device_for
+    from edgeofa.emulation.energy import energy_mj
     from edgeofa.regression.material import STORED_INPUTS, make_material
     from edgeofa.report.record import make_model_record, write_results
     from edgeofa.targets import load_target
@@ -82,6 +83,12 @@ def deploy_model(
         raise UsageError(
             f"target {target.name} has no back end {request.backend!r}",
             hint=f"auto or one of {', '.join(target.backends)}",
+        )
+    if request.budget.energy_mj is not None and energy_mj(target, 1.0, request.threads) is None:
+        raise UsageError(
+            f"a budget for energy, and the power of {target.name} is not known",
+            where="--energy",
+            hint="leave it out, or give the target file its power",
         )
     backends = target.backends if request.backend == "auto" else (request.backend,)
     with steps("import the model"):
@@ -193,7 +200,8 @@ def _with_largest(error: TooLarge, request: ModelRequest, target: Target) -> Too
         return error
     space = load_space(target.default_space)
     room = room_on(target, request.budget.sram_bytes, request.budget.flash_bytes)
-    return with_largest(error, space, target, room, RandomWeights(space, request.seed))
+    weights = load_weights(space, None, request.seed, random=True)
+    return with_largest(error, space, target, room, weights)
 
 
 def _working_memory(target: Target, graph: Graph, budget: Budget) -> int | None:

@@ -117,7 +117,7 @@ def with_largest(
     *,
     claimed: bool = True,
 ) -> TooLarge:
-    """``error`` with the largest subnet of a space that would fit, as ``--subnet`` takes it.
+    """``error`` with the largest subnet of a space that would fit, for ``compile --subnet``.
 
     Args:
         claimed: compare subnets by the space's accuracy model, where it has one; else by MACs.
@@ -139,8 +139,8 @@ def with_largest(
     return TooLarge(
         error.what,
         where=error.where,
-        hint=f'--subnet "{fitting.subnet}", {largest}: {fitting.arena_bytes} bytes to work in, '
-        f"{fitting.weight_bytes} of constants{claim}",
+        hint=f'edgeofa compile --subnet "{fitting.subnet}", {largest}: '
+        f"{fitting.arena_bytes} bytes to work in, {fitting.weight_bytes} of constants{claim}",
     )
 
 

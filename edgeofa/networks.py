@@ -149,6 +149,19 @@ class TrainedWeights:
         return hits / count, count
 
 
+def load_weights(space: Space, data: Path | None, seed: int, *, random: bool) -> WeightSource:
+    """The weights of the space's bundle, or random ones.
+
+    Args:
+        data: pictures to calibrate a bundle's subnets on, instead of its own.
+    """
+    if random:
+        return RandomWeights(space, seed)
+    from edgeofa.elastic.bundles import load_bundle
+
+    return TrainedWeights(load_bundle(space), data, seed)
+
+
 def _network(
     graph: Graph, calibration: Floats, judged: Floats, precision: DType, *, compensate: bool
 ) -> Network:

@@ -342,6 +342,12 @@ def test_usage_is_checked(
         deployed(model, _NUCLEO, tmp_path / "out", *arguments)
 
 
+def test_a_budget_that_nothing_can_judge_is_refused(model: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="the power of host is not known"):
+        deployed(model, "host", tmp_path / "out", "--energy", "1mJ")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_latency_is_needed_for_a_subnet() -> None:
     with pytest.raises(UsageError, match="chosen by its latency"):
         invoke("deploy", "--target", "rpi4")
