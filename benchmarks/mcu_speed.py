@@ -131,7 +131,8 @@ class Row:
     arena_bytes: int
     stack_bytes: int | None
     weight_bytes: int
-    #: of the whole firmware: code of the network and its kernels, and of the serial protocol; stack
+    #: of the emulated board's whole firmware: code of the network and its kernels, and of the
+    #: serial protocol; stack
     firmware_flash_bytes: int
     firmware_ram_bytes: int
     layers: tuple[Layer, ...]
@@ -225,7 +226,7 @@ def show(row: Row) -> None:
     stack = "" if row.stack_bytes is None else f", {row.stack_bytes} bytes of stack"
     print(f"  {row.arena_bytes} bytes of arena{stack}, {row.weight_bytes} bytes of constants")
     print(
-        f"  the whole firmware: {row.firmware_flash_bytes} bytes of flash, "
+        f"  the emulated board's whole firmware: {row.firmware_flash_bytes} bytes of flash, "
         f"{row.firmware_ram_bytes} of RAM, serial protocol and stack included"
     )
     for layer in row.layers:
