@@ -145,7 +145,7 @@ def test_a_network_that_hangs_a_real_board_costs_only_itself(
 @needs_gdb
 def test_a_server_that_is_not_there(artifact: Path) -> None:
     target = load_target("nucleo-l4r5zi")
-    with pytest.raises(DeviceError, match=r"gdb-multiarch failed|nothing was written"):
+    with pytest.raises(DeviceError, match=r"localhost:1: Connection (refused|timed out)"):
         flash_network(target, artifact, method="gdb", server="localhost:1", emulated=True)
     with pytest.raises(DeviceError, match="needs the address of a server"):
         flash_network(target, artifact, method="gdb", emulated=True)

@@ -34,13 +34,19 @@ class FlashRequest:
 
 
 def run_tool(
-    command: Sequence[str], request: FlashRequest, hint: str, *, name: str | None = None
+    command: Sequence[str],
+    request: FlashRequest,
+    hint: str,
+    *,
+    name: str | None = None,
+    reason: str | None = None,
 ) -> str:
     """What a flasher printed. ``SetupError`` when it is not installed (``hint`` brings it),
     ``DeviceError`` with its last words when it fails or does not end in time.
 
     Args:
         name: of the tool in errors, by default the command's first word.
+        reason: how a line begins that tells more than the tool's last words do.
     """
     where, name = f"target {request.image.target}", name or command[0]
     if shutil.which(command[0]) is None:
@@ -62,8 +68,9 @@ def run_tool(
     said = done.stdout[-20_000:].decode(errors="replace")
     if done.returncode:
         lines = [line.strip() for line in said.splitlines() if line.strip()]
+        told = [line for line in lines if reason is not None and line.startswith(reason)]
         raise DeviceError(
-            f"{name} failed: {'; '.join(lines[-3:])[-500:] or 'without a word'}",
+            f"{name} failed: {'; '.join(told[:1] or lines[-3:])[-500:] or 'without a word'}",
             where=where,
             hint="check cable, power and boot mode; the image may be written in part: flash again",
         )

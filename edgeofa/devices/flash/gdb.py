@@ -29,7 +29,9 @@ def flash(request: FlashRequest) -> bool:
     for text in commands:
         command += ["-ex", text]
     command.append(plain_path(request.image.elf))
-    said = run_tool(command, request, f"apt-get install -y --no-install-recommends {GDB}")
+    hint = f"apt-get install -y --no-install-recommends {GDB}"
+    # it goes on without a connection, and ends with what came of that
+    said = run_tool(command, request, hint, reason=f"{server}: ")
     where = f"server {server}"
     compared = re.findall(r"^Section (\S+), range .*: (matched|MIS-MATCHED)", said, re.MULTILINE)
     if wrong := [name for name, result in compared if result != "matched"]:
