@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import random
-import tokenize
 import zipfile
-import zlib
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -15,14 +13,10 @@ import numpy as np
 from edgeofa.errors import FileFormatError, MissingMaterial, UsageError
 from edgeofa.graph.ir import Array, Graph
 from edgeofa.graph.reference import dequantize_array
+from edgeofa.npyfile import UNREADABLE
 
 _MAX_ARRAY_BYTES = 1 << 32
 _LABELS = ("i", "u")
-#: what numpy and zipfile raise on damaged files: headers are Python literals, members packed
-_UNREADABLE = (
-    *(OSError, ValueError, TypeError, EOFError, KeyError, RuntimeError, MemoryError),
-    *(SyntaxError, tokenize.TokenError, zipfile.BadZipFile, zlib.error),
-)
 Triple = tuple[float, float, float]
 #: pixels as they are, 0 to 255
 RAW_PIXELS: tuple[Triple, Triple] = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
@@ -172,7 +166,7 @@ def _read(data: Path) -> tuple[Array, Array | None]:
                     )
                 inputs = archive["inputs"]
                 labels = archive.get("labels")
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise FileFormatError(f"not an .npy or .npz file: {error}", where=data) from error
     if inputs.ndim < 2 or len(inputs) == 0:
         raise FileFormatError(f"inputs of shape {inputs.shape}", where=data)

@@ -9,7 +9,6 @@ is a network in ``accuracy.safetensors``.
 from __future__ import annotations
 
 import json
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from edgeofa.accuracy.base import AccuracyModel, MacsProxy
 from edgeofa.accuracy.load import load_model
 from edgeofa.errors import FileFormatError, MissingMaterial
+from edgeofa.npyfile import UNREADABLE
 from edgeofa.paths import data_dir, own_supernets_dir
 from edgeofa.spaces import Space
 
@@ -105,7 +105,7 @@ def load_calibration(path: Path) -> NDArray[np.uint8]:
     try:
         with np.load(_bounded(path), allow_pickle=False) as file:
             images = file["images"]
-    except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
         raise FileFormatError(f"not calibration images: {error}", where=path) from error
     fits = images.ndim == 4 and images.shape[3] == 3 and 0 < len(images) <= _MAX_IMAGES
     if images.dtype != np.uint8 or not fits:

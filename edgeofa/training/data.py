@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import io
 import random
-import zipfile
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,10 +16,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from edgeofa.errors import FileFormatError, MissingMaterial
+from edgeofa.npyfile import UNREADABLE
 from edgeofa.paths import atomic_path, cache_dir
 from edgeofa.spaces.space import Space
 from edgeofa.training.folders import Split, folder_splits, read_pictures
@@ -125,7 +125,7 @@ def _decode_archive(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
             for a, b in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True)
         ]
         return np.stack(pixels), labels.astype(np.int64)
-    except (KeyError, ValueError, zipfile.BadZipFile, UnidentifiedImageError, OSError) as error:
+    except UNREADABLE as error:
         raise FileFormatError(f"not an image archive: {error}", where=path) from error
 
 

@@ -99,6 +99,24 @@ def test_calibration_images_are_checked(tmp_path: Path, array: np.ndarray) -> No
         load_calibration(path)
 
 
+def test_damaged_calibration_images_are_refused(tmp_path: Path) -> None:
+    """Whatever the damage, there are images or an error of edgeofa's own."""
+    path = tmp_path / "calibration.npz"
+    rng = np.random.default_rng(0)
+    np.savez_compressed(path, images=rng.integers(0, 255, (2, 4, 4, 3), dtype=np.uint8))
+    good = path.read_bytes()
+    refused = 0
+    for _ in range(200):
+        content = np.frombuffer(good, np.uint8).copy()
+        content[rng.integers(0, len(content), 4)] = rng.integers(0, 256, 4)
+        path.write_bytes(content.tobytes())
+        try:
+            load_calibration(path)
+        except FileFormatError:
+            refused += 1
+    assert refused > 100
+
+
 def test_a_space_without_a_supernet_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
