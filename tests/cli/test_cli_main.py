@@ -35,7 +35,7 @@ def test_help_and_version() -> None:
     [
         (("deploy", "--target", "rpi44", "--latency", "20ms"), "did you mean rpi4"),
         (("deploy", "--target", "rpi4", "--latency", "20"), "write it as 20ms"),
-        (("deploy", "--target", "rpi4", "--latency", "20ms", "--backend", "tvm"), "litert"),
+        (("deploy", "--target", "rpi4", "--latency", "20ms", "--backend", "glow"), "litert"),
         (("deploy", "--target", "rpi4", "--latency", "20ms", "--precision", "int4"), "int8"),
         (("deploy", "--target", "rpi4", "--latency", "20ms", "--space", "x"), "cifar_lite"),
         (("deploy", "--target", "rpi4"), "--latency"),

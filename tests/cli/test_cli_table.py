@@ -77,7 +77,7 @@ def test_export(tables: Path) -> None:
         (("profile", "--target", "rpi4", "--resolutions", "12a"), "write them as 128,160"),
         (("profile", "--target", "rpi4", "--precision", "int4"), "int8 or float32"),
         (("profile", "--target", "rpi4", "--space", "cifar"), "cifar_lite"),
-        (("profile", "--target", "rpi4", "--backend", "tvm"), "litert"),
+        (("profile", "--target", "rpi4", "--backend", "glow"), "litert"),
     ],
 )
 def test_wrong_words(tables: Path, args: tuple[str, ...], says: str) -> None:
