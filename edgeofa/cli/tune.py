@@ -38,7 +38,7 @@ def tune(
     from edgeofa.jsonio import dumps
     from edgeofa.report.tuning import TuneStatus, tuning_text
     from edgeofa.tuning.request import TuneRequest, tune_pieces
-    from edgeofa.tuning.tune import Limits
+    from edgeofa.tuning.run import Limits
     from edgeofa.units import parse_quantity
 
     request = TuneRequest(

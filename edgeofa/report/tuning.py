@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.status import Status
 
 if TYPE_CHECKING:
-    from edgeofa.tuning.tune import Progress, Tuning
+    from edgeofa.tuning.run import Progress
+    from edgeofa.tuning.tune import Tuning
 
 _SHOWN = 12
 #: between two lines where progress is not drawn

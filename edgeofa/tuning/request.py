@@ -16,7 +16,8 @@ from edgeofa.pieces import Piece, find_piece
 from edgeofa.spaces import load_space
 from edgeofa.targets import Target, load_target
 from edgeofa.tuning.networks import space_pieces
-from edgeofa.tuning.tune import Limits, Progress, Tuning, tune
+from edgeofa.tuning.run import Limits, Progress
+from edgeofa.tuning.tune import Tuning, tune
 from edgeofa.tuning.workload import workload
 
 _PRECISIONS: dict[str, tuple[DType, ...]] = {

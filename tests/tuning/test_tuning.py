@@ -43,9 +43,10 @@ from edgeofa.tuning.build import Builders, Task  # noqa: E402
 from edgeofa.tuning.journal import TuningJournal  # noqa: E402
 from edgeofa.tuning.networks import reference_subnets  # noqa: E402
 from edgeofa.tuning.request import TuneRequest, tune_pieces  # noqa: E402
+from edgeofa.tuning.run import _PATIENCE, Limits, _stalled  # noqa: E402
 from edgeofa.tuning.search import Frozen, freeze, propose  # noqa: E402
 from edgeofa.tuning.subject import make_subject  # noqa: E402
-from edgeofa.tuning.tune import _PATIENCE, Limits, _stalled, tune  # noqa: E402
+from edgeofa.tuning.tune import tune  # noqa: E402
 from edgeofa.tuning.workload import Work  # noqa: E402
 
 A72 = MACHINES["cortex-a72"]
