@@ -11,20 +11,16 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
 from typing import TypeVar
 
-import filelock
 from pydantic import TypeAdapter, ValidationError
 
-from edgeofa.errors import EdgeofaError, FileFormatError, UsageError
 from edgeofa.graph.ir import DType
+from edgeofa.journalfile import JournalFile
 from edgeofa.tables.table import Row, Status
 
 #: "EOFA", so that another program's database is known as foreign
@@ -79,63 +75,33 @@ _ROW = TypeAdapter(Row)
 _WHOLE = TypeAdapter(WholeSubnet)
 
 
-class Journal:
-    """Finished blocks and subnets of one subject. Use as a context manager.
+class Journal(JournalFile):
+    """Finished blocks and subnets of one subject.
 
     ``fresh`` forgets what an earlier run finished, so that everything is measured again.
-
-    Raises ``UsageError`` where another process fills the same journal, ``FileFormatError`` for a
-    corrupt or foreign file, ``EdgeofaError`` where the disk refuses.
     """
+
+    called = "the journal"
+    busy = "another edgeofa profile is filling this table"
+    finished = "blocks"
+    again = "its blocks are then measured again"
 
     def __init__(self, folder: Path, subject: Subject, *, fresh: bool = False) -> None:
         s = subject
         name = f"{s.target}-{s.space}-{s.backend}-{s.precision}-{s.threads}t-{s.digest}"
-        self.path = folder / f"{name}.sqlite"
+        super().__init__(folder / f"{name}.sqlite")
         self._subject = subject
         self._fresh = fresh
-        self._lock = filelock.FileLock(self.path.with_suffix(".lock"))
         self._session = 0
-        self._database: sqlite3.Connection | None = None
-
-    def __enter__(self) -> Journal:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            self._lock.acquire(timeout=0)
-        except filelock.Timeout:
-            raise UsageError(
-                "another edgeofa profile is filling this table",
-                where=self.path,
-                hint="wait until it ends, or give this run its own cache with EDGEOFA_CACHE",
-            ) from None
-        try:
-            with self._explained():
-                self._open()
-        except BaseException:
-            self._close()
-            raise
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._close()
-
-    def _close(self) -> None:
-        if self._database is not None:
-            self._database.close()
-            self._database = None
-        self._lock.release()
 
     def _open(self) -> None:
         if self._fresh:
             for suffix in ("", "-wal", "-shm"):
                 Path(f"{self.path}{suffix}").unlink(missing_ok=True)
-        self._database = sqlite3.connect(self.path, isolation_level=None)
-        run = self._database.execute
+        super()._open()
+
+    def _prepare(self) -> None:
+        run = self._db.execute
         marks = (self._one("PRAGMA application_id"), self._one("PRAGMA user_version"))
         # an empty one may also be what a kill left between making the file and its first commit
         is_empty = marks == (0, 0) and self._one("SELECT count(*) FROM sqlite_master") == 0
@@ -170,34 +136,6 @@ class Journal:
         for key, value in dataclasses.asdict(self._subject).items():
             if stored.get(key) != json.dumps(value):
                 raise self._refusal(f"a foreign journal: its {key} is {stored.get(key)}")
-
-    @property
-    def _db(self) -> sqlite3.Connection:
-        if self._database is None:
-            raise RuntimeError("the journal is not open")
-        return self._database
-
-    def _refusal(self, what: str) -> FileFormatError:
-        return FileFormatError(
-            what,
-            where=self.path,
-            hint="delete this file (and its -wal and -shm); its blocks are then measured again",
-        )
-
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.IntegrityError:  # a block measured twice: a bug, not the file's fault
-            raise
-        except sqlite3.OperationalError as error:  # full disk, read-only folder, locked by another
-            raise EdgeofaError(
-                f"the journal cannot be used: {error}",
-                where=self.path,
-                hint="mend that and run the same command again: finished blocks are kept",
-            ) from error
-        except sqlite3.DatabaseError as error:
-            raise self._refusal(f"corrupt: {error}") from error
 
     @property
     def started(self) -> str:
@@ -235,14 +173,7 @@ class Journal:
 
     def _add(self, table: str, records: Sequence[tuple[str, Row | WholeSubnet]]) -> None:
         values = [(k, self._session, json.dumps(dataclasses.asdict(r))) for k, r in records]
-        with self._explained():
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                self._db.executemany(f"INSERT INTO {table} VALUES (?, ?, ?)", values)  # noqa: S608
-            except BaseException:
-                self._db.execute("ROLLBACK")
-                raise
-            self._db.execute("COMMIT")
+        self._insert(f"INSERT INTO {table} VALUES (?, ?, ?)", values)  # noqa: S608
 
     def _parse(self, kind: TypeAdapter[_T], text: str) -> _T:
         try:
