@@ -51,10 +51,6 @@ class TvmBackend(Backend):
     def for_target(self, target: Target) -> TvmBackend:
         return TvmBackend(machine_for(target), self._choose)
 
-    def choosing(self, choose: Choose) -> TvmBackend:
-        """The same compiler with other configurations."""
-        return TvmBackend(self._machine, choose)
-
     def version(self) -> str:
         """TVM's version, a digest of the schedules and one of the records of tuning: all decide
         what code comes out."""

@@ -119,32 +119,15 @@ class Arrangement:
 def arrange(graph: Graph, machine: Machine, choose: Choose) -> Arrangement:
     """Plan a graph; ``UnsupportedOperator`` names what no template takes."""
     calls = fuse(graph, machine)
-    ends = graph.input, graph.output
-    return arrange_calls(calls, ends, (graph.input_tensor, graph.output_tensor), machine, choose)
-
-
-def arrange_calls(
-    calls: Sequence[Call],
-    ends: tuple[int, int],
-    tensors: tuple[Tensor, Tensor],
-    machine: Machine,
-    choose: Choose,
-) -> Arrangement:
-    """Plan calls that follow each other.
-
-    Args:
-        ends: numbers of the tensors that are given and taken.
-        tensors: what the caller sees of them.
-    """
     configs = tuple(choose(call.kernel) for call in calls)
     scratch = tuple(
         template_for(call.kernel, machine).scratch_bytes(call.kernel, machine, config)
         for call, config in zip(calls, configs, strict=True)
     )
-    sizes = {ends[0]: tensors[0].nbytes}
+    sizes = {graph.input: graph.input_tensor.nbytes}
     sizes |= {c.output: _WIDTHS[c.kernel.dtype] * prod(c.kernel.output) for c in calls}
     # buffers are whole cache lines; what was fused away takes none
-    used = sorted({ends[0], *(n for c in calls for n in (*c.inputs, c.output))})
+    used = sorted({graph.input, *(n for c in calls for n in (*c.inputs, c.output))})
     place = {number: n for n, number in enumerate(used)}
     plan = plan_memory(
         Graph(
@@ -154,18 +137,18 @@ def arrange_calls(
                 Op(c.kernel.kind, c.op.name, tuple(place[n] for n in c.inputs), place[c.output])
                 for c in calls
             ),
-            place[ends[0]],
-            place[ends[1]],
+            place[graph.input],
+            place[graph.output],
         ),
         scratch_bytes=[_padded(size) for size in scratch],
     )
     return Arrangement(
         machine=machine,
-        source=tensors[0],
-        sink=tensors[1],
-        input=ends[0],
-        output=ends[1],
-        calls=tuple(calls),
+        source=graph.input_tensor,
+        sink=graph.output_tensor,
+        input=graph.input,
+        output=graph.output,
+        calls=calls,
         configs=configs,
         offsets={number: plan.offsets[n] for number, n in place.items()},
         scratch_offsets=plan.scratch_offsets,
